@@ -1,0 +1,157 @@
+package cluster
+
+import "time"
+
+// A Definition is the whole cluster as the administrator wrote it: what exists and by which policies it is governed. It is
+// replicated as one value; a change replaces it as one log entry. Slices keep the order of the file, which is the order of
+// every listing. The zero value is an empty cluster, which Validate refuses.
+type Definition struct {
+	Name                   string                  `json:"name"`
+	Nodes                  []Node                  `json:"nodes"`
+	Networks               []Network               `json:"networks,omitempty"`
+	ServiceIPs             []ServiceIP             `json:"service_ips,omitempty"`
+	PersistentIPs          []PersistentIP          `json:"persistent_ips,omitempty"`
+	FileSystems            []FileSystem            `json:"file_systems,omitempty"`
+	ApplicationControllers []ApplicationController `json:"application_controllers,omitempty"`
+	ApplicationMonitors    []ApplicationMonitor    `json:"application_monitors,omitempty"`
+	FenceDevices           []FenceDevice           `json:"fence_devices,omitempty"`
+	ResourceGroups         []ResourceGroup         `json:"resource_groups,omitempty"`
+	Dependencies           []Dependency            `json:"dependencies,omitempty"`
+	FallbackTimers         []FallbackTimer         `json:"fallback_timers,omitempty"`
+	Settings               Settings                `json:"settings"`
+}
+
+// A Node is a member machine.
+type Node struct {
+	Name string `json:"name"`
+	Site string `json:"site,omitempty"`
+	// Addresses maps a network's name to the node's own (boot) address on it, with or without a prefix length. A node
+	// without an entry for a network has no interface there. Agents reach each other on these addresses.
+	Addresses map[string]string `json:"addresses,omitempty"`
+	// Capacity limits the sum of the weights of the groups that the node takes; 0 is no limit.
+	Capacity int `json:"capacity,omitempty"`
+	// StartOnBoot says whether cluster services that were running when the node went away start again by themselves when
+	// its daemon comes back. Nil means yes. PowerHA's default is no.
+	StartOnBoot *bool `json:"start_on_boot,omitempty"`
+	// PlatformRestart says that the platform may start a second copy of this node elsewhere (HA restart of a virtual
+	// machine); a boot proof then counts only after expiry (attack A6).
+	PlatformRestart bool `json:"platform_restart,omitempty"`
+}
+
+// A Network is a cluster network: heartbeats run over it, and service IPs may live on it.
+type Network struct {
+	Name string `json:"name"`
+	// Prefix is the prefix length of service IPs on this network that do not give their own; 0 means that of the node's
+	// own interface there.
+	Prefix int `json:"prefix,omitempty"`
+	// Distribution is the preference by which a service IP chooses its interface among several: AC, C, CPL, ... The
+	// default is AC (anti-collocation).
+	Distribution string `json:"distribution,omitempty"`
+	// Private networks carry heartbeats only.
+	Private bool `json:"private,omitempty"`
+}
+
+// A ServiceIP is an address that clients use and that moves with its group.
+type ServiceIP struct {
+	Name    string `json:"name"`
+	Address string `json:"address"` // an IPv4 or IPv6 address, with no prefix length
+	Network string `json:"network"`
+	Prefix  int    `json:"prefix,omitempty"` // 0: the network's
+	// Interface forces the interface by name; empty: chosen by the network's distribution preference.
+	Interface string `json:"interface,omitempty"`
+}
+
+// A PersistentIP is an alias that stays on one node while the node's daemon runs, whatever groups are there.
+type PersistentIP struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Node    string `json:"node"`
+	Network string `json:"network"`
+	Prefix  int    `json:"prefix,omitempty"`
+}
+
+// A FileSystem is mounted where its group runs, and nowhere else.
+type FileSystem struct {
+	Name       string `json:"name"`
+	Device     string `json:"device"`      // block device, image file (with the option "loop"), directory (with type "bind"), or UUID=, LABEL=
+	MountPoint string `json:"mount_point"` // absolute
+	Type       string `json:"type,omitempty"`
+	Options    string `json:"options,omitempty"` // as mount -o takes them
+	// Check says whether the file system is checked (fsck in preen mode) before it is mounted: "fsck" (the default) or
+	// "none".
+	Check string `json:"check,omitempty"`
+	// StopTimeout bounds the orderly part of the unmount, before the processes that hold the mount are killed; default 10 s.
+	StopTimeout time.Duration `json:"stop_timeout,omitempty"`
+}
+
+// An ApplicationController says how an application is started and stopped.
+type ApplicationController struct {
+	Name        string   `json:"name"`
+	StartScript string   `json:"start_script"` // absolute path; arguments, if any, follow in StartArgs
+	StopScript  string   `json:"stop_script"`
+	StartArgs   []string `json:"start_args,omitempty"`
+	StopArgs    []string `json:"stop_args,omitempty"`
+	// StartupMode is "foreground" (the default: the group is online when the script has ended with 0) or "background".
+	StartupMode  string        `json:"startup_mode,omitempty"`
+	StartTimeout time.Duration `json:"start_timeout,omitempty"` // default 60 s
+	StopTimeout  time.Duration `json:"stop_timeout,omitempty"`  // default 60 s
+	Monitors     []string      `json:"monitors,omitempty"`
+}
+
+// An ApplicationMonitor watches an application.
+type ApplicationMonitor struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // "process" or "custom"
+	Mode string `json:"mode"` // "longrunning" (default), "startup" or "both"
+
+	Processes     []string `json:"processes,omitempty"`      // process monitor: command names, as `ps -e -o comm` or argv[0] shows them
+	PIDFile       string   `json:"pid_file,omitempty"`       // process monitor: the file that holds the main process's id
+	Owner         string   `json:"owner,omitempty"`          // process monitor: user name
+	InstanceCount int      `json:"instance_count,omitempty"` // default 1
+
+	MonitorMethod   string        `json:"monitor_method,omitempty"` // custom monitor: absolute path, exit 0 = healthy
+	MonitorInterval time.Duration `json:"monitor_interval,omitempty"`
+	HungSignal      int           `json:"hung_signal,omitempty"` // default 9
+
+	Stabilization   time.Duration `json:"stabilization,omitempty"`
+	RestartCount    *int          `json:"restart_count,omitempty"` // default 3
+	RestartInterval time.Duration `json:"restart_interval,omitempty"`
+	FailureAction   string        `json:"failure_action,omitempty"` // "notify" (default) or "fallover"
+	NotifyMethod    string        `json:"notify_method,omitempty"`
+	CleanupMethod   string        `json:"cleanup_method,omitempty"` // default: the stop script
+	RestartMethod   string        `json:"restart_method,omitempty"` // default: the start script
+}
+
+// A FenceDevice switches nodes off, and says whether they are off.
+type FenceDevice struct {
+	Name  string   `json:"name"`
+	Agent string   `json:"agent"` // absolute path of an agent with the public fence-agents stdin interface
+	Nodes []string `json:"nodes"` // the nodes it can switch
+	// Params are written to the agent's standard input as name=value lines.
+	Params map[string]string `json:"params,omitempty"`
+	// Plugs maps a node's name to the agent's "plug" (port) parameter; default: the node's name.
+	Plugs   map[string]string `json:"plugs,omitempty"`
+	Timeout time.Duration     `json:"timeout,omitempty"` // for one call of the agent; default 20 s
+}
+
+// Settings are the cluster-wide attributes.
+type Settings struct {
+	SettlingTime time.Duration `json:"settling_time,omitempty"` // for OFAN groups; default 0
+	// Profile names the timing profile: "default", "fast" or "careful".
+	Profile string `json:"profile,omitempty"`
+	// Timings override single values of the profile; nil: the profile's. Decoded by package config and checked by
+	// package lease: the key is the parameter's name (watchdog_timeout, l_hard, l_soft, ...).
+	Timings map[string]time.Duration `json:"timings,omitempty"`
+	// DeadmanMode is "a" (reset the node; the default) or "e" (raise an event for a human).
+	DeadmanMode string `json:"deadman_mode,omitempty"`
+	// FailureWindow is how long an application's failure marks a node for a group; default 1 h.
+	FailureWindow time.Duration `json:"failure_window,omitempty"`
+	// MaxEventTime is the base after which config_too_long is raised; default 180 s. MaxGroupTime is added for steps
+	// that handle groups; default 180 s.
+	MaxEventTime time.Duration `json:"max_event_time,omitempty"`
+	MaxGroupTime time.Duration `json:"max_group_time,omitempty"`
+	// LastStanding lets the last of three nodes run on alone; see design.md 5.
+	LastStanding bool `json:"last_standing,omitempty"`
+	// WaiveTimeProof lets class "process" deadmans give proof by time; printed with the guarantees.
+	WaiveTimeProof bool `json:"waive_time_proof,omitempty"`
+}

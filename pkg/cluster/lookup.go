@@ -1,0 +1,89 @@
+package cluster
+
+// The finders return nil for a name that the definition does not hold. They are linear: definitions are small, and callers
+// that ask often build an index of their own.
+
+// Node finds a node by name.
+func (d *Definition) Node(name string) *Node {
+	return find(d.Nodes, name, func(n *Node) string { return n.Name })
+}
+
+// Network finds a network by name.
+func (d *Definition) Network(name string) *Network {
+	return find(d.Networks, name, func(n *Network) string { return n.Name })
+}
+
+// ServiceIP finds a service IP by its label.
+func (d *Definition) ServiceIP(name string) *ServiceIP {
+	return find(d.ServiceIPs, name, func(s *ServiceIP) string { return s.Name })
+}
+
+// FileSystem finds a file system by name.
+func (d *Definition) FileSystem(name string) *FileSystem {
+	return find(d.FileSystems, name, func(f *FileSystem) string { return f.Name })
+}
+
+// ApplicationController finds an application controller by name.
+func (d *Definition) ApplicationController(name string) *ApplicationController {
+	return find(d.ApplicationControllers, name, func(a *ApplicationController) string { return a.Name })
+}
+
+// ApplicationMonitor finds an application monitor by name.
+func (d *Definition) ApplicationMonitor(name string) *ApplicationMonitor {
+	return find(d.ApplicationMonitors, name, func(a *ApplicationMonitor) string { return a.Name })
+}
+
+// Group finds a resource group by name.
+func (d *Definition) Group(name string) *ResourceGroup {
+	return find(d.ResourceGroups, name, func(g *ResourceGroup) string { return g.Name })
+}
+
+// FallbackTimer finds a fallback timer by name.
+func (d *Definition) FallbackTimer(name string) *FallbackTimer {
+	return find(d.FallbackTimers, name, func(t *FallbackTimer) string { return t.Name })
+}
+
+// FenceDevicesOf lists the devices that can switch the node, in the order of the file.
+func (d *Definition) FenceDevicesOf(node string) []*FenceDevice {
+	var out []*FenceDevice
+	for i := range d.FenceDevices {
+		for _, n := range d.FenceDevices[i].Nodes {
+			if n == node {
+				out = append(out, &d.FenceDevices[i])
+				break
+			}
+		}
+	}
+	return out
+}
+
+// NetworksOf lists the networks on which the group's service IPs live, each once, in the order of its list.
+func (d *Definition) NetworksOf(g *ResourceGroup) []string {
+	var out []string
+	add := func(n string) {
+		for _, o := range out {
+			if o == n {
+				return
+			}
+		}
+		out = append(out, n)
+	}
+	if g.Network != "" {
+		add(g.Network)
+	}
+	for _, name := range g.ServiceIPs {
+		if s := d.ServiceIP(name); s != nil {
+			add(s.Network)
+		}
+	}
+	return out
+}
+
+func find[T any](list []T, name string, of func(*T) string) *T {
+	for i := range list {
+		if of(&list[i]) == name {
+			return &list[i]
+		}
+	}
+	return nil
+}

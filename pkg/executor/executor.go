@@ -1,0 +1,94 @@
+// Package executor is the contract between the agent and whatever moves resources: addresses, file systems, applications.
+//
+// Every operation is idempotent and may be run twice, or after an unknown outcome. An executor never decides whether it may
+// act (that is the grant's and the log's), it keeps no state of its own between calls that it could not find again by Probe,
+// and it never reports what it has not seen: a doubtful outcome is Unknown, not Stopped.
+package executor
+
+import (
+	"context"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+)
+
+// Kind names a type of resource.
+type Kind string
+
+// The kinds that exist so far.
+const (
+	KindServiceIP    Kind = "service_ip"
+	KindPersistentIP Kind = "persistent_ip"
+	KindFileSystem   Kind = "file_system"
+	KindApplication  Kind = "application"
+)
+
+// A Resource is one thing to move, with all its parameters resolved. Exactly one of the pointers is set, by Kind.
+type Resource struct {
+	Kind  Kind
+	Name  string
+	Group string // the resource group it belongs to; empty for persistent IPs
+
+	IP         *Address
+	FileSystem *cluster.FileSystem
+	App        *cluster.ApplicationController
+}
+
+// An Address is a service or persistent IP, resolved for this node.
+type Address struct {
+	Label   string
+	Address string // without prefix length
+	Prefix  int    // 0: that of the interface's own address on the network
+	Network string
+	// NodeAddress is this node's own address on the network (CIDR or plain); the interface that carries it is a candidate.
+	NodeAddress  string
+	Interface    string // forced interface; empty: chosen
+	Distribution string // RESOURCE_DIST_PREF of the network, empty: AC
+}
+
+// Status is what a probe found.
+type Status string
+
+const (
+	Running  Status = "running"  // all of it is there
+	Stopped  Status = "stopped"  // seen to be gone
+	Degraded Status = "degraded" // partly there, or there but not well
+	Unknown  Status = "unknown"  // could not be seen: never to be taken for Stopped
+)
+
+// A Result is what an operation found or did, with one sentence for the operator that names the object and the cause.
+type Result struct {
+	Status Status
+	Detail string
+	Err    error // nil when the operation reached its goal (Start: Running, Stop: Stopped); for Probe, why it is Unknown
+}
+
+// An Executor handles one kind of resource. Methods may be called by several goroutines, for different resources at once; for
+// one resource the caller runs one at a time. The context bounds the call: an executor returns soon after it ends, with its
+// child processes killed and awaited, or with Unknown if they cannot be.
+type Executor interface {
+	Kind() Kind
+	// Validate checks the resource against this machine without changing anything: the script exists and is safe to run,
+	// the network has an interface here, the mount point can be used. It joins all that it finds wrong.
+	Validate(ctx context.Context, r Resource) error
+	Probe(ctx context.Context, r Resource) Result
+	Start(ctx context.Context, r Resource) Result
+	Stop(ctx context.Context, r Resource) Result
+}
+
+// An Announcer is an Executor whose resources must be announced to the network again after an acquisition and after a heal
+// (gratuitous ARP, unsolicited neighbour advertisements).
+type Announcer interface {
+	Announce(ctx context.Context, r Resource) error
+}
+
+// A Registry finds the executor of a kind.
+type Registry map[Kind]Executor
+
+// NewRegistry lists the executors that this daemon has; the list stands in one visible place, in package agent's wiring.
+func NewRegistry(list ...Executor) Registry {
+	r := Registry{}
+	for _, e := range list {
+		r[e.Kind()] = e
+	}
+	return r
+}
