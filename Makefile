@@ -1,0 +1,65 @@
+# Holdfast: `make demo` shows the product at work, `make test` passes the tests, `make help` lists the rest.
+SHELL := /bin/bash
+export CGO_ENABLED ?= 0
+GO      ?= go
+BIN     := $(CURDIR)/bin
+CACHE   := $(CURDIR)/.cache
+CMDS    := clstrmgrd cldeadman clmgr clstat cllab
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOLANGCI := $(CACHE)/golangci-lint
+GOLANGCI_VERSION := v2.15.0
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+build: ## build all binaries into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
+	@ln -sf cllab $(BIN)/fence_cllab
+	@for n in clRGinfo cltopinfo clshowres clshowsrv cldump; do ln -sf clmgr $(BIN)/$$n; done
+
+demo: build ## a cluster of three nodes on this machine, a crash, and a client that goes on
+	@./test/e2e/demo.sh
+
+test: ## unit, property, scenario, simulation, fake-time and real-process tests
+	@./test/run.sh test
+
+race: ## the tests of the packages under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race ./pkg/... ./test/cluster/... ./test/sim/...
+
+lint: $(GOLANGCI) ## gofmt, vet, linters
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GOLANGCI) run ./...
+
+sim: ## the seeded simulation: prints seeds and steps; STEPS=n, SEED=n
+	$(GO) test ./test/sim -run Sim -count=1 -v -sim.steps=$(or $(STEPS),300000) $(if $(SEED),-sim.seed=$(SEED))
+
+e2e: build ## real processes in network namespaces (root, or user namespaces)
+	$(GO) test ./test/e2e -count=1 -v -timeout 40m
+
+bench: build ## benchmarks and measured failover times with their breakdown
+	$(GO) test ./pkg/... -run XXX -bench . -benchmem
+	$(GO) test ./test/e2e -count=1 -v -timeout 60m -run Measure -measure
+
+fuzz: ## each fuzz target for FUZZTIME (default 20s)
+	@./test/run.sh fuzz $(or $(FUZZTIME),20s)
+
+cross: ## build for every platform that is promised
+	@for t in linux/amd64 linux/ppc64le linux/ppc64 aix/ppc64; do \
+	  echo "build $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build ./... || exit 1; done
+
+verify: lint cross test ## all that must hold before a commit
+
+clean: ## remove what was built
+	rm -rf $(BIN) $(CACHE)
+
+$(GOLANGCI):
+	@mkdir -p $(CACHE)
+	@echo "installing golangci-lint $(GOLANGCI_VERSION)"
+	GOBIN=$(CACHE) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: help build demo test race lint sim e2e bench fuzz cross verify clean
