@@ -1,0 +1,60 @@
+// Package server is the daemon's front door: HTTP with JSON on a local unix socket, whose callers are known by the kernel's
+// word, and on listeners between members, whose callers are known by their certificates.
+//
+// It finds out who asks, checks the role, bounds what it reads, writes one audit line for each attempted write, and hands the
+// call to a Backend. It decides nothing about the cluster, keeps no state of it, and forwards nothing: a backend that is not
+// on the leader passes a write on by itself. It promises that no caller without the needed role reaches the backend, and
+// that nothing a caller sends can name another caller, unless the caller is a member node that passes a command on.
+package server
+
+import (
+	"context"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
+)
+
+// A Backend is what the server serves. All methods may be called by many goroutines at once. An error that is an *api.Error
+// travels as it is; any other becomes api.CodeInternal with its text. A context ends when the caller goes away or the server
+// stops. A write whose context ended after it was handed to the log returns api.CodeUncertain.
+type Backend interface {
+	Reader
+	Writer
+	Membership
+}
+
+// A Reader answers questions. Answers are the caller's: the backend does not change them afterwards.
+type Reader interface {
+	// Status is this node's knowledge of the cluster, and says how old it is. Before there is a cluster it has the state
+	// api.ClusterNotConfigured.
+	Status() api.Status
+	// Wait returns when the status has another version than since, or when the context ends; the version then current.
+	Wait(ctx context.Context, since uint64) uint64
+	// Events lists up to limit events with an id above since, oldest first. since = 0 with a limit lists the newest ones.
+	Events(since uint64, limit int) (api.EventList, error)
+	Definition() (api.Definition, error)
+	// Diff and Check look at a text and change nothing.
+	Diff(ctx context.Context, text api.DefinitionText) (api.Diff, error)
+	Check(ctx context.Context, text api.DefinitionText) (api.CheckReport, error)
+	// Explain says why the group is where it is; with a node, why it is not there.
+	Explain(group, node string) (api.Explanation, error)
+	Health() api.Health
+}
+
+// A Writer changes the cluster. Each method returns when the change is committed and applied here, or refused (in the reply),
+// or not possible (an error). The same id twice is one change, with the first reply.
+type Writer interface {
+	Do(ctx context.Context, who api.Caller, r api.Request) (api.Reply, error)
+	SetDefinition(ctx context.Context, who api.Caller, c api.DefinitionChange) (api.Reply, error)
+}
+
+// Membership founds, joins and leaves clusters.
+type Membership interface {
+	CreateCluster(ctx context.Context, who api.Caller, c api.CreateCluster) (api.CreateClusterReply, error)
+	NewToken(ctx context.Context, who api.Caller, t api.NewToken) (api.JoinToken, error)
+	// Join makes this daemon a member of the cluster that issued the token.
+	Join(ctx context.Context, who api.Caller, j api.Join) (api.Reply, error)
+	// Leave takes this node out of its cluster.
+	Leave(ctx context.Context, who api.Caller) (api.Reply, error)
+	// Admit answers a newcomer; the token in it is all that proves its right, and is used up by it.
+	Admit(ctx context.Context, from string, a api.Admit) (api.AdmitReply, error)
+}

@@ -1,0 +1,260 @@
+// Package servertest has a backend whose cluster is a value that a test changes, for tests of the server, the client and the
+// commands. It behaves as the contract says in what a caller can see (versions, waits, ids that are applied once), and in
+// nothing else: it plans nothing.
+package servertest
+
+import (
+	"context"
+	"sync"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
+)
+
+// A Backend answers from its Status and calls the hooks, each of which may be nil. The hooks run with no lock held.
+type Backend struct {
+	OnDo         func(api.Caller, api.Request) (api.Reply, error)
+	OnDefinition func(api.Caller, api.DefinitionChange) (api.Reply, error)
+	OnCreate     func(api.CreateCluster) (api.CreateClusterReply, error)
+	OnToken      func(api.NewToken) (api.JoinToken, error)
+	OnJoin       func(api.Join) (api.Reply, error)
+	OnAdmit      func(string, api.Admit) (api.AdmitReply, error)
+	OnDiff       func(api.DefinitionText) (api.Diff, error)
+	OnCheck      func(api.DefinitionText) (api.CheckReport, error)
+	OnExplain    func(group, node string) (api.Explanation, error)
+	// OnWait hears of each long poll before it waits.
+	OnWait func(since uint64)
+
+	mu       sync.Mutex
+	status   api.Status
+	changed  chan struct{}
+	yaml     string
+	version  uint64
+	events   []api.Event
+	requests []api.Request
+	replies  map[string]api.Reply
+}
+
+// New makes a backend with a status; its version starts at 1.
+func New(st api.Status) *Backend {
+	st.Version = 1
+	if st.Instance == "" {
+		st.Instance = "test"
+	}
+	return &Backend{status: st, changed: make(chan struct{}), version: 1, replies: map[string]api.Reply{}}
+}
+
+// Change edits the status and wakes whoever waits.
+func (b *Backend) Change(edit func(*api.Status)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := clone(b.status)
+	edit(&st)
+	st.Version = b.status.Version + 1
+	b.status = st
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// SetYAML sets the definition's text without counting a version.
+func (b *Backend) SetYAML(y string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.yaml = y
+}
+
+// YAML is the definition's text and version.
+func (b *Backend) YAML() (string, uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.yaml, b.version
+}
+
+// AddEvent appends to the history and gives it the next id.
+func (b *Backend) AddEvent(e api.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e.ID = uint64(len(b.events) + 1)
+	b.events = append(b.events, e)
+}
+
+// Requests lists what was asked, once for each id.
+func (b *Backend) Requests() []api.Request {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]api.Request(nil), b.requests...)
+}
+
+// Status implements server.Backend, as do the methods below.
+func (b *Backend) Status() api.Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return clone(b.status)
+}
+
+// Wait blocks until the version differs.
+func (b *Backend) Wait(ctx context.Context, since uint64) uint64 {
+	if b.OnWait != nil {
+		b.OnWait(since)
+	}
+	for {
+		b.mu.Lock()
+		v, ch := b.status.Version, b.changed
+		b.mu.Unlock()
+		if v != since {
+			return v
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return v
+		}
+	}
+}
+
+// Events lists the history.
+func (b *Backend) Events(since uint64, limit int) (api.EventList, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := api.EventList{Next: since}
+	for _, e := range b.events {
+		if e.ID > since {
+			out.Events = append(out.Events, e)
+		}
+	}
+	if n := len(out.Events); n > limit && limit > 0 {
+		if since == 0 {
+			out.Events = out.Events[n-limit:]
+		} else {
+			out.Events = out.Events[:limit]
+		}
+	}
+	if n := len(out.Events); n > 0 {
+		out.Next = out.Events[n-1].ID
+	}
+	return out, nil
+}
+
+// Definition is the text.
+func (b *Backend) Definition() (api.Definition, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.yaml == "" {
+		return api.Definition{}, api.Errorf(api.CodeNotConfigured, "this node belongs to no cluster")
+	}
+	return api.Definition{YAML: b.yaml, Version: b.version}, nil
+}
+
+// Diff asks the hook.
+func (b *Backend) Diff(_ context.Context, t api.DefinitionText) (api.Diff, error) {
+	if b.OnDiff == nil {
+		return api.Diff{Same: true}, nil
+	}
+	return b.OnDiff(t)
+}
+
+// Check asks the hook.
+func (b *Backend) Check(_ context.Context, t api.DefinitionText) (api.CheckReport, error) {
+	if b.OnCheck == nil {
+		return api.CheckReport{}, nil
+	}
+	return b.OnCheck(t)
+}
+
+// Explain asks the hook.
+func (b *Backend) Explain(group, node string) (api.Explanation, error) {
+	if b.OnExplain == nil {
+		return api.Explanation{}, api.Errorf(api.CodeNotFound, "there is no resource group %q", group)
+	}
+	return b.OnExplain(group, node)
+}
+
+// Health is always good.
+func (b *Backend) Health() api.Health { return api.Health{OK: true, Instance: "test"} }
+
+// Do asks the hook, once for each id.
+func (b *Backend) Do(_ context.Context, who api.Caller, r api.Request) (api.Reply, error) {
+	b.mu.Lock()
+	if old, ok := b.replies[r.ID]; ok {
+		b.mu.Unlock()
+		return old, nil
+	}
+	b.requests = append(b.requests, r)
+	b.mu.Unlock()
+	var reply api.Reply
+	var err error
+	if b.OnDo != nil {
+		reply, err = b.OnDo(who, r)
+	}
+	if err == nil {
+		b.mu.Lock()
+		b.replies[r.ID] = reply
+		b.mu.Unlock()
+	}
+	return reply, err
+}
+
+// SetDefinition takes the text if the base is the current version and the hook, if any, agrees.
+func (b *Backend) SetDefinition(_ context.Context, who api.Caller, c api.DefinitionChange) (api.Reply, error) {
+	if b.OnDefinition != nil {
+		if r, err := b.OnDefinition(who, c); err != nil || r.Refused != "" {
+			return r, err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.BaseVersion != b.version {
+		return api.Reply{}, api.Errorf(api.CodeConflict, "the definition has version %d, not %d", b.version, c.BaseVersion)
+	}
+	b.version++
+	b.yaml = c.YAML
+	return api.Reply{Index: b.version, DefinitionVersion: b.version}, nil
+}
+
+// CreateCluster asks the hook.
+func (b *Backend) CreateCluster(_ context.Context, _ api.Caller, c api.CreateCluster) (api.CreateClusterReply, error) {
+	if b.OnCreate == nil {
+		return api.CreateClusterReply{}, api.Errorf(api.CodeExists, "this node belongs to a cluster already")
+	}
+	return b.OnCreate(c)
+}
+
+// NewToken asks the hook.
+func (b *Backend) NewToken(_ context.Context, _ api.Caller, t api.NewToken) (api.JoinToken, error) {
+	if b.OnToken == nil {
+		return api.JoinToken{Node: t.Node, Token: "token-of-" + t.Node, Expires: 3600}, nil
+	}
+	return b.OnToken(t)
+}
+
+// Join asks the hook.
+func (b *Backend) Join(_ context.Context, _ api.Caller, j api.Join) (api.Reply, error) {
+	if b.OnJoin == nil {
+		return api.Reply{}, nil
+	}
+	return b.OnJoin(j)
+}
+
+// Leave does nothing.
+func (b *Backend) Leave(context.Context, api.Caller) (api.Reply, error) { return api.Reply{}, nil }
+
+// Admit asks the hook.
+func (b *Backend) Admit(_ context.Context, from string, a api.Admit) (api.AdmitReply, error) {
+	if b.OnAdmit == nil {
+		return api.AdmitReply{}, api.Errorf(api.CodeForbidden, "the token is not valid")
+	}
+	return b.OnAdmit(from, a)
+}
+
+// clone copies what Change may edit in place.
+func clone(st api.Status) api.Status {
+	out := st
+	out.Cluster.Warnings = append([]string(nil), st.Cluster.Warnings...)
+	out.Nodes = append([]api.Node(nil), st.Nodes...)
+	out.Groups = append([]api.Group(nil), st.Groups...)
+	for i := range out.Groups {
+		out.Groups[i].Instances = append([]api.Instance(nil), st.Groups[i].Instances...)
+		out.Groups[i].Applications = append([]api.Application(nil), st.Groups[i].Applications...)
+	}
+	out.Pending = append([]api.PendingStep(nil), st.Pending...)
+	return out
+}
