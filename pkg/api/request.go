@@ -14,6 +14,8 @@ const (
 	OpClear         Op = "clear"             // ERROR, marks and recovery chain of Groups; or the quarantine of Node
 	OpSuspend       Op = "suspend"           // per-group maintenance: Groups are watched, not touched
 	OpResume        Op = "resume"            //
+	OpUnmanage      Op = "unmanage"          // Groups run on, outside the cluster's care
+	OpManage        Op = "manage"            // the cluster takes Groups back: adopts or starts them
 	OpConfirmDown   Op = "confirm-node-down" // the operator's word that Node is dead
 )
 
@@ -22,7 +24,8 @@ func (o Op) Role() Role {
 	switch o {
 	case OpConfirmDown:
 		return RoleAdmin
-	case OpStart, OpStop, OpOnline, OpOffline, OpMove, OpUnsetPriority, OpClear, OpSuspend, OpResume:
+	case OpStart, OpStop, OpOnline, OpOffline, OpMove, OpUnsetPriority, OpClear, OpSuspend, OpResume,
+		OpUnmanage, OpManage:
 		return RoleOperate
 	}
 	return RoleNone

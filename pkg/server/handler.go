@@ -350,7 +350,8 @@ func checkRequest(r api.Request) error {
 		return oneOf("manage", r.Manage, "", api.ManageAuto, api.ManageManual)
 	case api.OpStop:
 		return oneOf("manage", r.Manage, "", api.ManageOffline, api.ManageMove, api.ManageUnmanage)
-	case api.OpOnline, api.OpOffline, api.OpUnsetPriority, api.OpSuspend, api.OpResume:
+	case api.OpOnline, api.OpOffline, api.OpUnsetPriority, api.OpSuspend, api.OpResume,
+		api.OpUnmanage, api.OpManage:
 		return need(len(r.Groups) > 0, "a group")
 	case api.OpMove:
 		return need(len(r.Groups) > 0 && r.Node != "", "a group and a node")

@@ -3,12 +3,12 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -170,14 +170,19 @@ func (s *Server) peerCaller(r *http.Request) (api.Caller, error) {
 	return onBehalf(r.Header.Get(api.HeaderOnBehalf), node)
 }
 
-// PeerFromSAN is the first DNS name in the leaf certificate's subject alternative names.
+// PeerFromSAN is the node named by the verified leaf certificate: the path of its one URI, holdfast://CLUSTER/NODE. That the
+// cluster is the right one is the verified chain's word: each cluster has a CA of its own.
 func PeerFromSAN(cs tls.ConnectionState) (string, error) {
 	if len(cs.VerifiedChains) == 0 || len(cs.VerifiedChains[0]) == 0 {
 		return "", errors.New("the peer's certificate is not verified")
 	}
-	var leaf *x509.Certificate = cs.VerifiedChains[0][0]
-	if len(leaf.DNSNames) == 0 {
-		return "", errors.New("the peer's certificate names no node (no DNS name among its subject alternative names)")
+	leaf := cs.VerifiedChains[0][0]
+	if len(leaf.URIs) != 1 || leaf.URIs[0].Scheme != "holdfast" {
+		return "", errors.New("the peer's certificate names no node (no holdfast:// URI among its subject alternative names)")
 	}
-	return leaf.DNSNames[0], nil
+	node := strings.TrimPrefix(leaf.URIs[0].Path, "/")
+	if node == "" || strings.Contains(node, "/") {
+		return "", fmt.Errorf("the peer's certificate names no node: %q", leaf.URIs[0])
+	}
+	return node, nil
 }
