@@ -89,6 +89,9 @@ type Node struct {
 	// Armed is the newest Armed fact of the current incarnation; nil: it has started nothing (attack A4).
 	Armed  *lease.Armed `json:"armed,omitempty"`
 	Arming string       `json:"arming,omitempty"` // the nonce of that arming
+	// Forced: a forced configuration made it unknown what the incarnation armed and holds. Time and the absence of an Armed
+	// fact prove nothing until it arms or boots again.
+	Forced bool `json:"forced,omitempty"`
 
 	// Resetting is set when a failed release made the planner tell the node to give up its lease (on_release_failure: reset).
 	Resetting string `json:"resetting,omitempty"` // the sentence; empty: no
@@ -139,6 +142,7 @@ type Loss struct {
 type Former struct {
 	Incarnation uint64       `json:"incarnation"`
 	Armed       *lease.Armed `json:"armed,omitempty"`
+	Forced      bool         `json:"forced,omitempty"`
 }
 
 // Measures are what dynamic node priority sees. Nil: not known.
@@ -220,8 +224,10 @@ type Instance struct {
 	Held        bool   `json:"held,omitempty"`
 	Incarnation uint64 `json:"incarnation,omitempty"` // of the node, when it was acquired
 	Generation  uint64 `json:"generation,omitempty"`
-	// DueTo refines OFFLINE, as clRGinfo -v shows it.
+	// DueTo refines OFFLINE, as clRGinfo -v shows it; while RELEASING it is what OFFLINE will be due to.
 	DueTo DueTo `json:"due_to,omitempty"`
+	// Cause is what the release is for, while RELEASING and after a failed release.
+	Cause Cause `json:"cause,omitempty"`
 	// Failed: the application has failed beyond its restarts and asks for a failover; only while ONLINE.
 	Failed   bool   `json:"failed,omitempty"`
 	Since    uint64 `json:"since,omitempty"`    // index of the last change of State

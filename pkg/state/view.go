@@ -41,7 +41,7 @@ func (s *State) Holds(node string, incarnation uint64) []lease.Held {
 		if i == nil || !i.Held || i.Incarnation != incarnation || i.State == Unmanaged {
 			continue
 		}
-		only := i.State == Releasing || i.State == Error || i.State == TempError
+		only := i.State == Releasing || i.State == Error || i.State == Unknown
 		out = append(out, lease.Held{Group: name, Generation: i.Generation, Releasing: only})
 	}
 	sort.Slice(out, func(a, b int) bool { return out[a].Group < out[b].Group })
