@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -523,7 +524,7 @@ func groupClass() Class {
 		text(Attribute{Name: "NETWORK", Kind: KindName, Refers: "network", Doc: "a network without which the group cannot run"},
 			func(g *G) *string { return &g.Network }),
 		integer(Attribute{Name: "PRIORITY", Default: "0", Doc: "the higher is placed first when not all can be placed"},
-			-1_000_000, 1_000_000, func(g *G) *int { return &g.Priority }),
+			math.MinInt, math.MaxInt, func(g *G) *int { return &g.Priority }),
 		integer(Attribute{Name: "WEIGHT", Default: "0", Doc: "what the group takes of a node's CAPACITY"}, 0, 1_000_000, func(g *G) *int { return &g.Weight }),
 		enum(Attribute{Name: "ON_RELEASE_FAILURE", Values: []string{"error", "reset"}, Default: "error",
 			Doc: "when it cannot be released: ERROR and wait for a human, or reset the node"}, func(g *G) *string { return &g.OnReleaseFailure }, nil),
