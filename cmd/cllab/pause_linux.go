@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-ha/holdfast/pkg/lab"
+)
+
+// pausedSet holds the processes that were stopped by a pause, by outer process id.
+type pausedSet map[int]bool
+
+// pause stops every process of the node with SIGSTOP, those that appear meanwhile included, or one daemon only. The kernel
+// underneath goes on: addresses answer pings, and the watchdog counts.
+func (n *node) pause(what string) error {
+	n.orders.Lock()
+	defer n.orders.Unlock()
+	if what != "" {
+		return n.signalDaemon(what, unix.SIGSTOP)
+	}
+	if st := n.getState(); st != lab.StateUp {
+		return fmt.Errorf("%s is %s", n.name, st)
+	}
+	set, err := stopAll(n.current().cmd.Process.Pid)
+	n.mu.Lock()
+	n.paused = set
+	n.mu.Unlock()
+	if err != nil {
+		contAll(set)
+		return fmt.Errorf("pause %s: %w", n.name, err)
+	}
+	n.setState(lab.StatePaused)
+	n.event("pause", fmt.Sprintf("%d processes", len(set)))
+	return nil
+}
+
+// resume continues what pause stopped.
+func (n *node) resume(what string) error {
+	n.orders.Lock()
+	defer n.orders.Unlock()
+	if what != "" {
+		return n.signalDaemon(what, unix.SIGCONT)
+	}
+	if st := n.getState(); st != lab.StatePaused {
+		return fmt.Errorf("%s is not paused, it is %s", n.name, st)
+	}
+	n.mu.Lock()
+	set := n.paused
+	n.paused = nil
+	n.mu.Unlock()
+	n.event("resume", "")
+	n.setState(lab.StateUp)
+	contAll(set)
+	return nil
+}
+
+func (n *node) signalDaemon(what string, sig unix.Signal) error {
+	n.mu.Lock()
+	d, known := n.agent, what == "agent" || what == "deadman"
+	if what == "deadman" {
+		d = n.deadman
+	}
+	n.mu.Unlock()
+	switch {
+	case !known:
+		return fmt.Errorf("process %q: want agent or deadman", what)
+	case d.PID == 0:
+		return fmt.Errorf("%s has no %s running", n.name, what)
+	}
+	n.event(map[unix.Signal]string{unix.SIGSTOP: "pause", unix.SIGCONT: "resume", unix.SIGKILL: "kill"}[sig], what)
+	return n.tell(toInit{Op: "kill", PID: d.PID, Signal: int(sig)})
+}
+
+// stopAll stops the process and all its descendants. A stopped process makes no children, so the rounds come to an end: the
+// last one finds everything stopped and nothing new.
+func stopAll(init int) (pausedSet, error) {
+	set := pausedSet{}
+	for range 1000 {
+		pids, err := descendants(init)
+		if err != nil {
+			return set, err
+		}
+		running := false
+		for _, pid := range pids {
+			switch processState(pid) {
+			case 'T', 'Z', 'X', 0: // stopped (by us or before), or dead
+				continue
+			}
+			running = true
+			if !set[pid] && unix.Kill(pid, unix.SIGSTOP) == nil {
+				set[pid] = true
+			}
+		}
+		if !running {
+			return set, nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return set, errors.New("its processes do not all stop (one may hang in the kernel)")
+}
+
+func contAll(set pausedSet) {
+	for pid := range set {
+		_ = unix.Kill(pid, unix.SIGCONT) // it may have been killed meanwhile
+	}
+}
+
+// descendants lists a process and all below it. Orphans are children of the node's init, so none is missed.
+func descendants(pid int) ([]int, error) {
+	list := []int{pid}
+	for i := 0; i < len(list); i++ {
+		dir := "/proc/" + strconv.Itoa(list[i]) + "/task"
+		tasks, err := os.ReadDir(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		for _, t := range tasks {
+			b, err := os.ReadFile(dir + "/" + t.Name() + "/children")
+			if errors.Is(err, os.ErrNotExist) && i == 0 && len(tasks) == 1 {
+				return nil, errors.New("the kernel does not list children (CONFIG_PROC_CHILDREN)")
+			}
+			for _, f := range strings.Fields(string(b)) {
+				if child, err := strconv.Atoi(f); err == nil {
+					list = append(list, child)
+				}
+			}
+		}
+	}
+	return list, nil
+}
+
+// processState is the letter of the process's state, 0 when it is gone.
+func processState(pid int) byte {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), " ")
+	if !ok || rest == "" {
+		return 0
+	}
+	return rest[0]
+}
