@@ -1,0 +1,31 @@
+package linux
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// DefaultProbeWait is how long one ARP or neighbour-solicitation probe is awaited before an address is taken. The lease and
+// the log already say that nobody of the cluster holds it; the probe finds foreigners.
+const DefaultProbeWait = 50 * time.Millisecond
+
+// announceAfter is when an address is announced after it was taken: switches and neighbours may miss the first frames, for
+// example because a port has just come up.
+var announceAfter = []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
+
+// AddressOptions configure the address executors. The zero value is usable.
+type AddressOptions struct {
+	ProbeWait time.Duration // default DefaultProbeWait; negative: addresses are taken without looking
+	Logger    *slog.Logger
+}
+
+// A LinkEvent is the state of one network interface after a change.
+type LinkEvent struct {
+	Interface string
+	Index     int
+	Present   bool // false: the interface is gone
+	Up        bool // administratively
+	Carrier   bool // the physical link is there
+	Addresses []netip.Prefix
+}

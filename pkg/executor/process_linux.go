@@ -1,0 +1,162 @@
+package executor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// startNormally starts the program with normal scheduling even if the daemon runs at a high priority, and in the cgroup from
+// its first instruction on.
+func startNormally(cmd *exec.Cmd, g *cgroup) error {
+	if g != nil {
+		fd, err := unix.Open(g.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open the action's cgroup: %w", err)
+		}
+		defer unix.Close(fd)
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, fd
+	}
+	// A child inherits policy and nice value of the thread that forks. That thread is set back first; raising it again would
+	// need a privilege and could fail, so it ends with its goroutine, which stays locked to it.
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		changed, err := resetScheduling()
+		if err == nil {
+			err = cmd.Start()
+		}
+		// A kernel before 5.7, or one that does not let us into that cgroup: the marker has to do.
+		if g != nil && (errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.E2BIG)) {
+			cmd.SysProcAttr.UseCgroupFD = false
+			err = cmd.Start()
+		}
+		if !changed {
+			runtime.UnlockOSThread()
+		}
+		started <- err
+	}()
+	return <-started
+}
+
+// resetScheduling gives the calling thread the normal policy and nice value, and reports whether that changed anything.
+func resetScheduling() (bool, error) {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return false, fmt.Errorf("read the scheduling policy: %w", err)
+	}
+	if attr.Policy == unix.SCHED_NORMAL && attr.Nice >= 0 {
+		return false, nil
+	}
+	normal := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
+	if err := unix.SchedSetAttr(0, normal, 0); err != nil {
+		return false, fmt.Errorf("set the scheduling policy back to normal: %w", err)
+	}
+	return true, nil
+}
+
+// resetOOMScore takes the daemon's protection from the out-of-memory killer off the child. What the child has forked in the
+// meantime is treated too.
+func resetOOMScore(pid int, g *cgroup) {
+	own, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil || strings.TrimSpace(string(own)) == "0" {
+		return
+	}
+	pids := []int{pid}
+	if g != nil {
+		more, _ := cgroupProcesses(g.dir)
+		pids = append(pids, more...)
+	}
+	for _, p := range pids {
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p), []byte("0"), 0)
+	}
+}
+
+// awaitExit waits until the child has ended, and leaves it to be reaped, so that its number and its process group's stay ours.
+func awaitExit(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+func signalGroup(pid int, sig syscall.Signal) error { return syscall.Kill(-pid, sig) }
+
+// marked lists the processes whose environment names an action with that prefix. A process that is just ending has no
+// environment any more and is not listed.
+func marked(prefix string) ([]int, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("read the process table: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("read the process table: %w", err)
+	}
+	want := []byte(markerVariable + "=" + prefix)
+	var out []int
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		env, err := os.ReadFile("/proc/" + name + "/environ")
+		if err == nil && hasVariable(env, want) {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+func hasVariable(env, want []byte) bool {
+	for {
+		i := bytes.Index(env, want)
+		if i < 0 {
+			return false
+		}
+		if i == 0 || env[i-1] == 0 {
+			return true
+		}
+		env = env[i+len(want):]
+	}
+}
+
+// startTime is when the process started, in ticks since boot, or 0 when it is gone.
+func startTime(pid int) uint64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The command name may hold blanks and parentheses; what follows its last parenthesis does not.
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(f) < 20 {
+		return 0
+	}
+	t, _ := strconv.ParseUint(f[19], 10, 64)
+	return t
+}
+
+func pidNamespace() string {
+	ns, _ := os.Readlink("/proc/self/ns/pid")
+	return ns
+}
+
+// bootID is the kernel's, with the PID namespace: a container's restart is a boot of its own.
+func bootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(id)) + "/" + pidNamespace(), nil
+}

@@ -1,0 +1,380 @@
+// Package script is the executor of applications: they are started and stopped by scripts of the administrator.
+//
+// What a script starts is known by its cgroup, or by a marker in its environment where there are no cgroups; it survives the
+// end of the daemon, and what is left of it is ended after a failed start and after a stop. An application that puts itself
+// outside both (started by an init system, for example) can only be seen by a monitor.
+package script
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/executor"
+)
+
+// DefaultTimeout is for a start or stop script that has no time of its own.
+const DefaultTimeout = 60 * time.Second
+
+// A Look asks the application's monitors once whether it runs: Running, Stopped, Degraded, or Unknown when there is no
+// monitor or none that could say. The sentence names the monitor.
+type Look func(ctx context.Context, r executor.Resource) (executor.Status, string)
+
+// Options configure the executor.
+type Options struct {
+	Runner *executor.Runner // required
+	Look   Look             // nil: there are no monitors
+	Logger *slog.Logger
+}
+
+// Applications is the executor of applications.
+type Applications struct {
+	run  *executor.Runner
+	look Look
+	log  *slog.Logger
+}
+
+var _ executor.Executor = (*Applications)(nil)
+
+// New makes the executor of applications.
+func New(o Options) *Applications {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Look == nil {
+		o.Look = func(context.Context, executor.Resource) (executor.Status, string) { return executor.Unknown, "" }
+	}
+	return &Applications{run: o.Runner, look: o.Look, log: o.Logger.With("component", "application")}
+}
+
+// Kind is that of applications.
+func (x *Applications) Kind() executor.Kind { return executor.KindApplication }
+
+// Validate checks that both scripts are there and safe to run.
+func (x *Applications) Validate(_ context.Context, r executor.Resource) error {
+	a := r.App
+	if a == nil {
+		return errMissing
+	}
+	var errs []error
+	for _, s := range []struct{ what, path string }{{"start script", a.StartScript}, {"stop script", a.StopScript}} {
+		if err := executor.CheckScript(s.path); err != nil {
+			errs = append(errs, fmt.Errorf("%s of application %s: %w", s.what, a.Name, err))
+		}
+	}
+	switch a.StartupMode {
+	case "", "foreground", "background":
+	default:
+		errs = append(errs, fmt.Errorf("startup mode %q of application %s is neither foreground nor background", a.StartupMode, a.Name))
+	}
+	return errors.Join(errs...)
+}
+
+var errMissing = errors.New("the resource has no application: this is a fault of the caller")
+
+// Probe says whether the application runs, from what it can see:
+//
+//   - an action of this or an earlier daemon is at work on it, or its start failed and it was not stopped since: Unknown;
+//   - a monitor says that it runs, or its processes live: Running (Degraded when the monitor says no while processes live);
+//   - it was started in this boot, left processes then, and none lives now: Stopped;
+//   - it was started in this boot and left none, and there is no monitor: Running, because nothing says otherwise and Stopped
+//     would be a guess;
+//   - else: Stopped.
+func (x *Applications) Probe(ctx context.Context, r executor.Resource) executor.Result {
+	if r.App == nil {
+		return unknown(errMissing)
+	}
+	s := executor.ScopeOf(r)
+	if err := x.run.Blocked(s); err != nil {
+		return unknown(err)
+	}
+	if at := x.run.Unfinished(s); len(at) > 0 {
+		return unknown(fmt.Errorf("%s of application %s has not ended", at[0].Op, r.Name))
+	}
+	rec, err := x.load(r)
+	if err != nil {
+		return unknown(err)
+	}
+	alive, err := x.run.Alive(s)
+	if err != nil {
+		return unknown(fmt.Errorf("look for the processes of application %s: %w", r.Name, err))
+	}
+	seen, says := x.look(ctx, r)
+	return judge(r.Name, rec, alive, seen, says)
+}
+
+func judge(name string, rec record, alive bool, seen executor.Status, says string) executor.Result {
+	say := func(s executor.Status, format string, args ...any) executor.Result {
+		return executor.Result{Status: s, Detail: fmt.Sprintf(format, args...)}
+	}
+	incomplete := rec.State == stateStarting || rec.State == stateFailed
+	switch {
+	case seen == executor.Running:
+		return say(executor.Running, "application %s runs: %s", name, says)
+	case seen == executor.Degraded:
+		return say(executor.Degraded, "application %s: %s", name, says)
+	case alive && seen == executor.Stopped:
+		return say(executor.Degraded, "processes of application %s live, but %s", name, says)
+	case incomplete:
+		return unknown(fmt.Errorf("the start of application %s did not succeed and its stop script has not run since; what it left "+
+			"cannot be seen", name))
+	case alive:
+		return say(executor.Running, "processes of application %s live", name)
+	case seen == executor.Stopped:
+		return say(executor.Stopped, "application %s does not run: %s", name, says)
+	case rec.State == stateStarted && !rec.Processes:
+		return say(executor.Running, "application %s was started with success; it left no process and has no monitor, so no more can "+
+			"be seen", name)
+	}
+	return say(executor.Stopped, "no process of application %s lives", name)
+}
+
+// Start runs the start script, unless the application runs already. In the foreground the script's end decides; in the
+// background the application counts as started when the script has been executed.
+func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.Result {
+	if r.App == nil {
+		return unknown(errMissing)
+	}
+	if done, ok := x.alreadyRuns(ctx, r); ok {
+		return done
+	}
+	s := executor.ScopeOf(r)
+	// What lives now belongs to a start that did not succeed.
+	if err := x.run.EndScope(ctx, s, 0, 0); err != nil {
+		return unknown(err)
+	}
+	return x.startScript(ctx, r)
+}
+
+// startScript runs the start script and notes how it ended.
+func (x *Applications) startScript(ctx context.Context, r executor.Resource) executor.Result {
+	if err := executor.CheckScript(r.App.StartScript); err != nil { // nothing is executed, so nothing is noted
+		err = fmt.Errorf("start application %s: %w", r.Name, err)
+		return executor.Result{Status: x.Probe(ctx, r).Status, Detail: err.Error(), Err: err}
+	}
+	if err := x.save(r, record{State: stateStarting}); err != nil {
+		return unknown(err)
+	}
+	a, s := r.App, executor.ScopeOf(r)
+	out := x.run.Run(ctx, executor.Command{Scope: s, Op: "start", Path: a.StartScript, Args: a.StartArgs, Env: Environment(x.run.Node(), r),
+		Timeout: timeoutOr(a.StartTimeout), Keep: true, Background: a.StartupMode == "background"})
+	if out.Err != nil {
+		return x.startFailed(ctx, r, out)
+	}
+	alive, err := x.run.Alive(s)
+	if err == nil {
+		err = x.save(r, record{State: stateStarted, Processes: alive && a.StartupMode != "background"})
+	}
+	if err != nil {
+		return unknown(err)
+	}
+	if a.StartupMode == "background" {
+		return executor.Result{Status: executor.Running,
+			Detail: fmt.Sprintf("the start script of application %s was executed in the background; its end is not awaited", r.Name)}
+	}
+	return executor.Result{Status: executor.Running,
+		Detail: fmt.Sprintf("the start script of application %s ended with 0 after %s", r.Name, out.Duration.Round(time.Millisecond))}
+}
+
+// alreadyRuns reports an application that need not be started, or must not be because nobody can say what it does.
+func (x *Applications) alreadyRuns(ctx context.Context, r executor.Resource) (executor.Result, bool) {
+	s := executor.ScopeOf(r)
+	if err := x.run.Blocked(s); err != nil {
+		return unknown(err), true
+	}
+	if at := x.run.Unfinished(s); len(at) > 0 {
+		return unknown(fmt.Errorf("application %s is not started: %s has not ended", r.Name, at[0].Op)), true
+	}
+	rec, err := x.load(r)
+	if err != nil {
+		return unknown(err), true
+	}
+	res := x.Probe(ctx, r)
+	if res.Status == executor.Running {
+		return res, true
+	}
+	// A monitor may need a while after a start; its processes say enough here.
+	if alive, err := x.run.Alive(s); err == nil && alive && rec.State == stateStarted {
+		return executor.Result{Status: executor.Running, Detail: fmt.Sprintf("processes of application %s live", r.Name)}, true
+	}
+	return res, false
+}
+
+func (x *Applications) startFailed(ctx context.Context, r executor.Resource, out executor.Outcome) executor.Result {
+	err := fmt.Errorf("start application %s: %w", r.Name, out.Err)
+	left := x.run.EndScope(context.WithoutCancel(ctx), executor.ScopeOf(r), 0, 0)
+	saved := x.save(r, record{State: stateFailed})
+	err = errors.Join(err, left, saved)
+	return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
+}
+
+// Stop runs the stop script, unless the application is seen to be stopped, and then ends what is left of its processes. When
+// the script fails nothing is killed, and the application is not stopped.
+func (x *Applications) Stop(ctx context.Context, r executor.Resource) executor.Result {
+	if r.App == nil {
+		return unknown(errMissing)
+	}
+	s := executor.ScopeOf(r)
+	if err := x.run.Blocked(s); err != nil {
+		return unknown(err)
+	}
+	if at := x.run.Unfinished(s); len(at) > 0 {
+		return unknown(fmt.Errorf("application %s is not stopped: %s has not ended", r.Name, at[0].Op))
+	}
+	rec, err := x.load(r)
+	if err != nil {
+		return unknown(err)
+	}
+	if res := x.Probe(ctx, r); res.Status == executor.Stopped && rec.State == "" {
+		return res
+	}
+	a := r.App
+	out := x.run.Run(ctx, executor.Command{Scope: s, Op: "stop", Path: a.StopScript, Args: a.StopArgs, Env: Environment(x.run.Node(), r),
+		Timeout: timeoutOr(a.StopTimeout)})
+	if out.Err != nil {
+		return x.stopFailed(ctx, r, out)
+	}
+	if err := x.run.EndScope(context.WithoutCancel(ctx), s, 0, 0); err != nil {
+		return unknown(fmt.Errorf("the stop script of application %s ended with 0, but: %w", r.Name, err))
+	}
+	if err := x.save(r, record{}); err != nil {
+		return unknown(err)
+	}
+	res := x.Probe(ctx, r)
+	if res.Status != executor.Stopped {
+		res.Err = fmt.Errorf("the stop script of application %s ended with 0, but: %s", r.Name, res.Detail)
+		return res
+	}
+	res.Detail = fmt.Sprintf("the stop script of application %s ended with 0 after %s", r.Name, out.Duration.Round(time.Millisecond))
+	return res
+}
+
+func (x *Applications) stopFailed(ctx context.Context, r executor.Resource, out executor.Outcome) executor.Result {
+	err := fmt.Errorf("stop application %s: %w", r.Name, out.Err)
+	res := x.Probe(context.WithoutCancel(ctx), r)
+	if res.Status == executor.Stopped { // its script says otherwise
+		res.Status = executor.Unknown
+	}
+	return executor.Result{Status: res.Status, Detail: err.Error() + "; " + res.Detail, Err: err}
+}
+
+// Environment is what scripts and monitors of the application find in their environment, PowerHA's names among it.
+func Environment(node string, r executor.Resource) []string {
+	return []string{
+		"HOLDFAST_GROUP=" + r.Group, "HOLDFAST_NODE=" + node, "HOLDFAST_RESOURCE=" + r.Name,
+		"GROUPNAME=" + r.Group, "LOCALNODENAME=" + node,
+	}
+}
+
+func timeoutOr(d time.Duration) time.Duration {
+	if d <= 0 {
+		return DefaultTimeout
+	}
+	return d
+}
+
+func unknown(err error) executor.Result {
+	return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
+}
+
+// A record remembers, for one boot, what the scripts were last seen to do. It only helps where processes say nothing, so it is
+// replaced at once but not flushed to disk: after a crash of the machine it is void.
+type record struct {
+	State     string `json:"state"`
+	Processes bool   `json:"processes"` // the start left processes behind
+	Boot      string `json:"boot"`
+}
+
+const (
+	stateStarting = "starting"
+	stateStarted  = "started"
+	stateFailed   = "failed"
+)
+
+func (x *Applications) recordPath(r executor.Resource) string {
+	name := strings.NewReplacer("/", "%2F", "%", "%25").Replace(r.Group + "@" + r.Name)
+	return filepath.Join(x.run.Dir(), "applications", name+".json")
+}
+
+func (x *Applications) load(r executor.Resource) (record, error) {
+	var rec record
+	f, err := os.Open(x.recordPath(r))
+	if errors.Is(err, os.ErrNotExist) {
+		return rec, nil
+	}
+	if err != nil {
+		return rec, fmt.Errorf("read what is known of application %s: %w", r.Name, err)
+	}
+	defer f.Close()
+	if err := json.NewDecoder(io.LimitReader(f, 4<<10)).Decode(&rec); err != nil {
+		return record{}, fmt.Errorf("what is known of application %s, in %s, is damaged: %w; see that the application does not run, "+
+			"then remove the file", r.Name, x.recordPath(r), err)
+	}
+	if rec.Boot != x.run.BootID() {
+		return record{}, nil
+	}
+	return rec, nil
+}
+
+func (x *Applications) save(r executor.Resource, rec record) error {
+	path := x.recordPath(r)
+	if rec.State == "" {
+		err := os.Remove(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("note that application %s was stopped: %w", r.Name, err)
+		}
+		return nil
+	}
+	rec.Boot = x.run.BootID()
+	data, err := json.Marshal(rec)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(path+".new", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("note that application %s is %s: %w", r.Name, rec.State, err)
+	}
+	return nil
+}
+
+// Cleanup ends the application before it is started again on the same node: its stop script, or the method given instead,
+// then its processes. Restart runs the start script, or the method given instead. They are what a monitor calls.
+func (x *Applications) Cleanup(ctx context.Context, r executor.Resource, method string) error {
+	a := r.App
+	c := executor.Command{Scope: executor.ScopeOf(r), Op: "cleanup", Path: a.StopScript, Args: a.StopArgs,
+		Env: Environment(x.run.Node(), r), Timeout: timeoutOr(a.StopTimeout)}
+	if method != "" {
+		c.Path, c.Args = method, nil
+	}
+	out := x.run.Run(ctx, c)
+	// The application has failed already, so its cleanup may find nothing to do and say so; its processes must end anyway.
+	if err := x.run.EndScope(ctx, c.Scope, 0, 0); err != nil {
+		return err
+	}
+	if out.Err != nil {
+		x.log.Warn("the cleanup of a failed application did not succeed", "application", r.Name, "cause", out.Err.Error())
+	}
+	return nil
+}
+
+// Restart starts the application again on this node after Cleanup.
+func (x *Applications) Restart(ctx context.Context, r executor.Resource, method string) error {
+	if method != "" {
+		app := *r.App
+		app.StartScript, app.StartArgs = method, nil
+		r.App = &app
+	}
+	return x.startScript(ctx, r).Err
+}
