@@ -1,0 +1,172 @@
+package consensus
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// A Member is one node of the cluster as PlanVoters sees it.
+type Member struct {
+	ID       string
+	Voter    bool // votes in the latest configuration
+	Alive    bool // heard of lately. Neither alive nor dead: not known; such a voter keeps its vote
+	Dead     bool // proven dead, which silence alone never is
+	CaughtUp bool // has the log up to the leader's commit, or nearly
+	Leader   bool // never demoted
+	Rank     int  // lower ranks vote first; ties by id
+}
+
+// VoterOp is what is to be done to one member's vote.
+type VoterOp string
+
+// The operations.
+const (
+	Promote VoterOp = "promote" // AddVoter
+	Demote  VoterOp = "demote"
+)
+
+// A VoterChange is one step. Steps are made in order, back to back; whoever is interrupted plans again.
+type VoterChange struct {
+	Op     VoterOp
+	ID     string
+	Reason string // one sentence
+}
+
+// PlanVoters says how the votes should change. Members are those that the configuration holds, voters or not; nobody else
+// can get a vote.
+//
+// One node votes alone; of three or four, three vote; of five or more, five. The number is odd, so that no vote is without
+// use. A voter proven dead gives its vote to a living member that has caught up; without one it stays, because an
+// acknowledged command must be on two nodes: the votes never shrink to two. Two dead of five, with nobody to take their
+// votes, leave three. Growing passes an even number only when both newcomers have caught up.
+//
+// A cluster of two nodes gets no second vote here: that takes the repository voter.
+func PlanVoters(members []Member) []VoterChange {
+	p := &votePlan{members: slices.Clone(members)}
+	slices.SortFunc(p.members, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID)) })
+	p.replaceDead()
+	p.shrink()
+	p.grow()
+	return p.changes
+}
+
+type votePlan struct {
+	members []Member
+	changes []VoterChange
+}
+
+// target is how many should vote among so many members.
+func target(members int) int {
+	switch {
+	case members >= 5:
+		return 5
+	case members >= 3:
+		return 3
+	}
+	return 1
+}
+
+func (p *votePlan) count(f func(*Member) bool) int {
+	n := 0
+	for i := range p.members {
+		if f(&p.members[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+func isVoter(m *Member) bool   { return m.Voter }
+func deadVoter(m *Member) bool { return m.Voter && m.Dead }
+func fit(m *Member) bool       { return !m.Voter && m.Alive && !m.Dead && m.CaughtUp }
+
+// first finds the best member, or with last the worst.
+func (p *votePlan) first(f func(*Member) bool) *Member {
+	for i := range p.members {
+		if f(&p.members[i]) {
+			return &p.members[i]
+		}
+	}
+	return nil
+}
+
+func (p *votePlan) last(f func(*Member) bool) *Member {
+	for i := len(p.members) - 1; i >= 0; i-- {
+		if f(&p.members[i]) {
+			return &p.members[i]
+		}
+	}
+	return nil
+}
+
+func (p *votePlan) promote(m *Member, format string, args ...any) {
+	m.Voter = true
+	p.changes = append(p.changes, VoterChange{Promote, m.ID, fmt.Sprintf(format, args...)})
+}
+
+func (p *votePlan) demote(m *Member, format string, args ...any) {
+	m.Voter = false
+	p.changes = append(p.changes, VoterChange{Demote, m.ID, fmt.Sprintf(format, args...)})
+}
+
+// replaceDead moves votes from the dead to the living: the new voter first, so that there are never fewer.
+func (p *votePlan) replaceDead() {
+	for p.count(isVoter) > 1 {
+		dead, heir := p.last(deadVoter), p.first(fit)
+		if dead == nil || heir == nil {
+			return
+		}
+		p.promote(heir, "%s takes the vote of %s, which is dead", heir.ID, dead.ID)
+		p.demote(dead, "%s is dead, %s votes in its place", dead.ID, heir.ID)
+	}
+}
+
+// shrink takes votes away where there are too many for the members, or for the living.
+func (p *votePlan) shrink() {
+	want := target(len(p.members))
+	for p.count(isVoter) > max(want, 3) {
+		m := p.last(deadVoter)
+		if m == nil {
+			m = p.last(func(m *Member) bool { return m.Voter && !m.Leader })
+		}
+		p.demote(m, "%d of %d members vote", want, len(p.members))
+	}
+	// Five votes with two dead stand no further loss; the three that are left stand one.
+	if p.count(isVoter) >= 4 && p.count(deadVoter) >= 2 {
+		for p.count(isVoter) > 3 {
+			m := p.last(deadVoter)
+			if m == nil {
+				return
+			}
+			p.demote(m, "%s is dead and nobody can take its vote; three votes stand one more loss", m.ID)
+		}
+	}
+	// An even number stands no more losses than one less.
+	if p.count(isVoter) == 4 && (want < 5 || p.first(fit) == nil) {
+		m := p.last(deadVoter)
+		if m == nil {
+			m = p.last(func(m *Member) bool { return m.Voter && !m.Alive && !m.Leader })
+		}
+		if m == nil {
+			m = p.last(func(m *Member) bool { return m.Voter && !m.Leader })
+		}
+		p.demote(m, "an even number of votes stands no more losses than one less")
+	}
+}
+
+// grow gives votes until the number is right, from one odd number to the next.
+func (p *votePlan) grow() {
+	want := target(len(p.members))
+	for {
+		have := p.count(isVoter)
+		step := 2 - 1 + have%2 // an odd number grows by two, an even one by one
+		if have == 0 || have+step > want || p.count(fit) < step || p.count(deadVoter) > 0 {
+			return
+		}
+		for range step {
+			m := p.first(fit)
+			p.promote(m, "%s has caught up; %d of %d members vote", m.ID, want, len(p.members))
+		}
+	}
+}
