@@ -135,8 +135,11 @@ func (c *Confirmations) Restart(now Instant) { c.since = now }
 // Confirm notes that the voter is about to confirm the term. It must be called before the voter reads its own term for the
 // answer, so that a confirmation which is under way is never missed.
 func (c *Confirmations) Confirm(term uint64, now Instant) {
-	for t := range c.last {
-		if t+4 < term { // terms long gone are older than those kept, which is all that Age asks
+	for t, when := range c.last {
+		if t+4 < term {
+			// Forgotten as a term, never as a moment: terms can jump by more than a few between two confirmations, and the
+			// last confirmation of any older one is what Age is asked for.
+			c.since = max(c.since, when)
 			delete(c.last, t)
 		}
 	}
