@@ -22,6 +22,8 @@ const (
 	// Joins: so many at once, then so many a second.
 	joinBurst = 8
 	joinRate  = 2
+	// maxJoining bounds the strangers' connections that are open at once.
+	maxJoining = 32
 )
 
 // serveJoin serves the one request of a node without certificate.
@@ -29,15 +31,20 @@ func (p *Peer) serveJoin(c *tls.Conn) {
 	defer closeNow(c)
 	remote := c.RemoteAddr().String()
 	w := writer{conn: c}
-	if !p.joins.take(time.Now()) {
-		send(&w, kindBusy, 0, 0, "", "")
-		p.log.Warn("a join was put off: too many at once", "remote", remote)
+	defer p.joining.Add(-1)
+	if p.joining.Add(1) > maxJoining {
 		return
 	}
 	c.SetReadDeadline(time.Now().Add(joinReadTimeout))
 	f, _, err := readFrame(bufio.NewReaderSize(c, readBuffer), nil, maxJoinFrame)
 	if err != nil || f.kind != kindRequest {
 		p.log.Debug("a join sent no request", "remote", remote, "error", err)
+		return
+	}
+	// Only after reading: a close over unread bytes is a reset, which would overtake the answer.
+	if !p.joins.take(time.Now()) {
+		send(&w, kindBusy, 0, 0, "", "")
+		p.log.Warn("a join was put off: too many at once", "remote", remote)
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, joinTimeout)

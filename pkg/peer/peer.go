@@ -92,6 +92,7 @@ type Peer struct {
 	calls     sync.Pool
 	gate      gate
 	joins     bucket
+	joining   atomic.Int32
 	handlers  atomic.Pointer[map[string]method]
 	mu        sync.Mutex // guards what follows
 	closed    bool

@@ -35,7 +35,7 @@ type cluster struct {
 	mu      sync.Mutex
 	members map[string][]string
 	stale   map[string]map[string][]string // what a node believes that has not heard of a change
-	heard   map[string]int // "to<from"
+	heard   map[string]int                 // "to<from"
 }
 
 // identities makes a cluster's identities, as create and join do.
@@ -552,18 +552,24 @@ func TestSilentStrangersDoNotBlockMembers(t *testing.T) {
 			open = append(open, raw)
 		}
 		synctest.Wait()
-		if n := c.peers["n1"].gate.all; n > maxHandshakesHost {
+		if n := underWay(c.peers["n1"]); n > maxHandshakesHost {
 			t.Errorf("%d handshakes under way", n)
 		}
 		c.mustCall("n2", "n1", "echo", "a")
 		time.Sleep(2 * handshakeTimeout)
-		if n := c.peers["n1"].gate.all; n != 0 {
+		if n := underWay(c.peers["n1"]); n != 0 {
 			t.Errorf("%d handshakes under way after the timeout", n)
 		}
 		for _, raw := range open {
 			raw.Close()
 		}
 	})
+}
+
+func underWay(p *Peer) int {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	return p.gate.all
 }
 
 func TestMalformedFramesEndTheConnection(t *testing.T) {
