@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +25,8 @@ type daemon struct {
 // daemons lists what each node runs, in the order of starting.
 func daemons(*lab.Config) []daemon {
 	return []daemon{
-		{Name: "deadman", Program: "cldeadman", Args: []string{"--config", "/etc/holdfast/node.yaml"}},
+		{Name: "deadman", Program: "cldeadman", Args: []string{"--backend", "lab", "--device", "/run/holdfast/watchdog.sock",
+			"--socket", "/run/holdfast/deadman.sock", "--holder-socket", "/run/holdfast/holder.sock", "--cgroup", "stay"}},
 		{Name: "agent", Program: "clstrmgrd", Args: []string{"--config", "/etc/holdfast/node.yaml"}},
 	}
 }
@@ -52,102 +54,77 @@ deadman:
 `, lab.NodeName(n), strings.Join(listen, ", "))
 }
 
-// A step is one command of the formation, run in a node as an administrator would. Words in braces stand for values.
-type step struct {
-	says string   // what `cllab up` shows
-	node string   // where it runs; "{node}" in steps that are done for each joining node
-	argv []string // clmgr's
-	keep string   // the name under which the last line of the output is kept for later steps; empty: not kept
-}
-
-// firstSteps make a cluster of node1.
-func firstSteps() []step {
-	return []step{{
-		says: "create the cluster on node1", node: "node1",
-		argv: []string{"clmgr", "add", "cluster", "{lab}", "NODES=node1", "ADDRESS={address1}", "PROFILE={profile}"},
-	}}
-}
-
-// joinSteps are done for each further node.
-func joinSteps() []step {
-	return []step{
-		{says: "invite {node}", node: "node1", keep: "token", argv: []string{"clmgr", "add", "node", "{node}", "ADDRESS={address}"}},
-		{says: "join {node}", node: "{node}", argv: []string{"clmgr", "join", "cluster", "TOKEN={token}"}},
-	}
-}
-
-// fileSteps apply a cluster file, which lies in the shared directory by then.
-func fileSteps() []step {
-	return []step{
-		{says: "apply the cluster file", node: "node1", argv: []string{"clmgr", "apply", "-f", "/shared/cluster.yaml"}},
-		{says: "bring the cluster online", node: "node1", argv: []string{"clmgr", "online", "cluster"}},
-	}
-}
-
-// form makes a cluster of the lab's nodes, and brings the groups of the cluster file online when there is one.
+// form makes a cluster of the lab's nodes with the product's own commands, as an administrator would: found it on node1 from
+// a cluster file, let the others join with their one-time tokens, start the cluster services. It returns when the groups of
+// the file are online.
 func form(ctx context.Context, c lab.Client, cfg *lab.Config, clusterFile string, progress io.Writer) error {
-	f := &former{client: c, progress: progress, words: map[string]string{
-		"lab": cfg.Name, "profile": cfg.Profile, "address1": cfg.Address(1, 1)}}
-	for _, s := range firstSteps() {
-		if err := f.run(ctx, s); err != nil {
-			return err
+	text := []byte(clusterText(cfg))
+	if clusterFile != "" {
+		var err error
+		if text, err = os.ReadFile(clusterFile); err != nil {
+			return fmt.Errorf("read the cluster file: %w", err)
 		}
 	}
-	for n := 2; n <= cfg.Nodes; n++ {
-		f.words["node"], f.words["address"] = lab.NodeName(n), cfg.Address(n, 1)
-		for _, s := range joinSteps() {
-			if err := f.run(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	if clusterFile == "" {
-		return nil
-	}
-	b, err := os.ReadFile(clusterFile)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(c.Dir, lab.SharedDir, "cluster.yaml"), b, 0o644)
-	}
-	if err != nil {
+	if err := os.WriteFile(filepath.Join(c.Dir, lab.SharedDir, "cluster.yaml"), text, 0o644); err != nil {
 		return fmt.Errorf("give the nodes the cluster file: %w", err)
 	}
-	for _, s := range fileSteps() {
-		if err := f.run(ctx, s); err != nil {
-			return err
+	fmt.Fprintln(progress, "node1: clmgr add cluster FILE=/shared/cluster.yaml")
+	out, err := output(ctx, c, "node1", []string{"clmgr", "-o", "json", "add", "cluster", "FILE=/shared/cluster.yaml"})
+	if err != nil {
+		return fmt.Errorf("found the cluster: %w", err)
+	}
+	var founded struct {
+		Tokens []struct{ Node, Token string } `json:"tokens"`
+	}
+	if err := json.Unmarshal([]byte(out), &founded); err != nil {
+		return fmt.Errorf("found the cluster: the answer of clmgr cannot be read: %w", err)
+	}
+	for _, t := range founded.Tokens {
+		fmt.Fprintf(progress, "%s: clmgr join cluster TOKEN=...\n", t.Node)
+		if _, err := output(ctx, c, t.Node, []string{"clmgr", "join", "cluster", "TOKEN=" + t.Token}); err != nil {
+			return fmt.Errorf("let %s join: %w", t.Node, err)
 		}
 	}
+	fmt.Fprintln(progress, "node1: clmgr online cluster")
+	if _, err := output(ctx, c, "node1", []string{"clmgr", "online", "cluster"}); err != nil {
+		return fmt.Errorf("bring the cluster online: %w", err)
+	}
 	return nil
 }
 
-// A former carries out steps and keeps the words that they use.
-type former struct {
-	client   lab.Client
-	progress io.Writer
-	words    map[string]string
+// clusterText is the cluster file of a lab that was given none: nodes, networks, the profile, and the lab's power switch.
+func clusterText(cfg *lab.Config) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Written by cllab up.\nname: %s\nnodes:\n", cfg.Name)
+	for n := 1; n <= cfg.Nodes; n++ {
+		var addrs []string
+		for k := 1; k <= cfg.Networks; k++ {
+			addrs = append(addrs, fmt.Sprintf("net%d: %s/24", k, cfg.Address(n, k)))
+		}
+		fmt.Fprintf(&b, "  - name: %s\n    addresses: {%s}\n", lab.NodeName(n), strings.Join(addrs, ", "))
+	}
+	b.WriteString("networks:\n")
+	for k := 1; k <= cfg.Networks; k++ {
+		fmt.Fprintf(&b, "  - {name: net%d, prefix: 24}\n", k)
+	}
+	if cfg.Fence {
+		var names []string
+		for n := 1; n <= cfg.Nodes; n++ {
+			names = append(names, lab.NodeName(n))
+		}
+		fmt.Fprintf(&b, "fence_devices:\n  - {name: power, agent: %s, nodes: [%s], timeout: 5s}\n", fenceAgent(), strings.Join(names, ", "))
+	}
+	fmt.Fprintf(&b, "settings:\n  profile: %s\n", cfg.Profile)
+	return b.String()
 }
 
-func (f *former) fill(s string) string {
-	for name, value := range f.words {
-		s = strings.ReplaceAll(s, "{"+name+"}", value)
-	}
-	return s
-}
-
-func (f *former) run(ctx context.Context, s step) error {
-	says, argv := f.fill(s.says), make([]string, len(s.argv))
-	for i, a := range s.argv {
-		argv[i] = f.fill(a)
-	}
-	fmt.Fprintln(f.progress, says)
-	out, err := output(ctx, f.client, f.fill(s.node), argv)
+// fenceAgent is where the nodes find the lab's fence agent.
+func fenceAgent() string {
+	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("%s: %w", says, err)
+		return "/usr/sbin/fence_cllab"
 	}
-	if s.keep != "" {
-		lines := strings.Split(strings.TrimSpace(out), "\n")
-		f.words[s.keep] = strings.TrimSpace(lines[len(lines)-1])
-	}
-	return nil
+	return filepath.Join(filepath.Dir(self), "fence_cllab")
 }
 
 // output runs a command in a node and returns what it wrote to its standard output. A failure carries what it wrote in all.

@@ -271,6 +271,9 @@ func (n *node) bringUp(run *running) error {
 	if err != nil {
 		return fmt.Errorf("%w (see %s)", err, filepath.Join(n.dir, "log", "console.log"))
 	}
+	if err := writeBaseMounts(pid, filepath.Join(n.dir, baseMounts)); err != nil {
+		return err
+	}
 	run.gone, err = markRoot(pid)
 	return err
 }

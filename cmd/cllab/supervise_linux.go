@@ -140,7 +140,8 @@ type supervisor struct {
 	since      time.Time
 	scheduling string
 
-	forks  *thread // forks every child, at normal priority
+	forks  *thread // forks nodes and commands, at normal priority
+	eyes   *thread // forks probes and watchers, which are to see what happens when the machine is busy
 	fabric *fabric
 	nodes  []*node
 	power  *powerSwitch
@@ -183,6 +184,7 @@ func newSupervisor(dir string) (*supervisor, net.Listener, error) {
 		return nil, nil, fmt.Errorf("make the lab's mounts private: %w", err)
 	}
 	s.forks = newThread(func() { setScheduling(0, false) })
+	s.eyes = newThread(func() { setScheduling(-10, false) })
 	if s.fabric, err = newFabric(cfg, s.forks); err != nil {
 		return nil, nil, err
 	}
@@ -464,7 +466,11 @@ func (s *supervisor) execInClient(conn *net.UnixConn, req lab.Request, files []*
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	var err error
-	s.fabric.inClient(s.forks, func() { err = cmd.Start() })
+	forks := s.forks
+	if req.Argv[0] == "/proc/self/exe" {
+		forks = s.eyes
+	}
+	s.fabric.inClient(forks, func() { err = cmd.Start() })
 	if err != nil {
 		code := startStatus(err)
 		return send(conn, lab.Reply{Done: true, Exit: &code, Error: "run " + req.Argv[0] + ": " + err.Error()})

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-ha/holdfast/pkg/lab"
+)
+
+// baseMounts is the file in a node's directory that lists the mounts which a boot begins with, by the kernel's mount ids.
+const baseMounts = "mounts.base"
+
+// writeBaseMounts notes the mounts of a node that has just booted.
+func writeBaseMounts(pid int, file string) error {
+	list, err := readMounts(strconv.Itoa(pid))
+	if err != nil {
+		return fmt.Errorf("read the node's mounts: %w", err)
+	}
+	var b strings.Builder
+	for _, m := range list {
+		b.WriteString(m.id + " " + m.point + "\n")
+	}
+	return os.WriteFile(file, []byte(b.String()), 0o600)
+}
+
+// nodeEyes look at one boot of a node through the /proc files of its init, which stay open. A file that can no longer be
+// read, because the node is gone, shows nothing.
+type nodeEyes struct {
+	pid       int
+	own       map[string]bool // the node's own addresses
+	base      map[string]bool // ids of the mounts that it booted with
+	fib, inet *os.File
+	mounts    *os.File
+	mounted   map[lab.Holding]string // as of the last change of the mount table
+	buf       bytes.Buffer
+}
+
+func newNodeEyes(pid int, own map[string]bool, baseFile string) *nodeEyes {
+	e := &nodeEyes{pid: pid, own: own, base: map[string]bool{}}
+	dir := "/proc/" + strconv.Itoa(pid)
+	e.fib, _ = os.Open(dir + "/net/fib_trie") // absent: shows nothing
+	e.inet, _ = os.Open(dir + "/net/if_inet6")
+	e.mounts, _ = os.Open(dir + "/mountinfo")
+	b, _ := os.ReadFile(baseFile)
+	for _, line := range strings.Split(string(b), "\n") {
+		id, _, _ := strings.Cut(line, " ")
+		e.base[id] = true
+	}
+	return e
+}
+
+func (e *nodeEyes) close() {
+	if e != nil {
+		closeAll([]*os.File{e.fib, e.inet, e.mounts})
+	}
+}
+
+// read reads a whole /proc file again from its beginning.
+func (e *nodeEyes) read(f *os.File) []byte {
+	e.buf.Reset()
+	if f == nil {
+		return nil
+	}
+	if _, err := e.buf.ReadFrom(io.NewSectionReader(f, 0, 8<<20)); err != nil {
+		return nil
+	}
+	return e.buf.Bytes()
+}
+
+func (e *nodeEyes) look() map[lab.Holding]string {
+	held := map[lab.Holding]string{}
+	for _, a := range append(localAddresses(e.read(e.fib)), inet6Addresses(e.read(e.inet))...) {
+		if !e.own[a] {
+			held[lab.Holding{Kind: "address", What: a}] = ""
+		}
+	}
+	if e.mounted == nil || e.mountsChanged() || len(e.mounted) > 0 {
+		e.mounted = e.lookAtMounts()
+	}
+	for h, detail := range e.mounted {
+		held[h] = detail
+	}
+	return held
+}
+
+// mountsChanged asks the kernel, which marks the open mount table at every change.
+func (e *nodeEyes) mountsChanged() bool {
+	if e.mounts == nil {
+		return false
+	}
+	p := []unix.PollFd{{Fd: int32(e.mounts.Fd()), Events: unix.POLLPRI}}
+	n, err := unix.Poll(p, 0)
+	return err != nil || (n > 0 && p[0].Revents&(unix.POLLPRI|unix.POLLERR) != 0)
+}
+
+func (e *nodeEyes) lookAtMounts() map[lab.Holding]string {
+	held := map[lab.Holding]string{}
+	sc := bufio.NewScanner(bytes.NewReader(e.read(e.mounts)))
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		m, ok := parseMount(sc.Text())
+		if !ok || e.base[m.id] {
+			continue
+		}
+		held[lab.Holding{Kind: "mount", What: m.point}] = m.fsType + " from " + m.source
+		if !strings.HasPrefix(m.device, "0:") && m.root == "/" {
+			held[lab.Holding{Kind: "disk", What: diskName(m.device)}] = "at " + m.point
+		}
+	}
+	return held
+}
+
+// diskName names a disk by what it is: two loop devices on one file are one disk.
+func diskName(device string) string {
+	if b, err := os.ReadFile("/sys/dev/block/" + device + "/loop/backing_file"); err == nil {
+		return strings.TrimSpace(string(b))
+	}
+	return device
+}
+
+// localAddresses finds the local addresses in the kernel's fib_trie, loopback excepted.
+func localAddresses(fib []byte) []string {
+	var list []string
+	seen := map[string]bool{}
+	var leaf string
+	for len(fib) > 0 {
+		var line []byte
+		line, fib, _ = bytes.Cut(fib, []byte("\n"))
+		line = bytes.TrimLeft(line, " ")
+		if a, ok := bytes.CutPrefix(line, []byte("|-- ")); ok {
+			leaf = string(a)
+		} else if bytes.HasPrefix(line, []byte("/32 host LOCAL")) && !strings.HasPrefix(leaf, "127.") && !seen[leaf] {
+			seen[leaf] = true
+			list = append(list, leaf)
+		}
+	}
+	return list
+}
+
+// inet6Addresses finds the usable addresses in the kernel's if_inet6, loopback and link-local ones excepted. An address whose
+// uniqueness is being tested, or that failed the test, is not usable.
+func inet6Addresses(text []byte) []string {
+	var list []string
+	for len(text) > 0 {
+		var line []byte
+		line, text, _ = bytes.Cut(text, []byte("\n"))
+		f := bytes.Fields(line)
+		if len(f) < 6 {
+			continue
+		}
+		raw, err := hex.DecodeString(string(f[0]))
+		flags, errFlags := strconv.ParseUint(string(f[4]), 16, 16)
+		a, ok := netip.AddrFromSlice(raw)
+		if err != nil || errFlags != nil || !ok || a.IsLoopback() || a.IsLinkLocalUnicast() ||
+			flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
+			continue
+		}
+		list = append(list, a.String())
+	}
+	return list
+}
+
+// A lockSample is what /proc/locks shows of the files below /shared.
+type lockSample struct {
+	held   map[string]map[lab.Holding]string // by node
+	wanted map[lab.Holding][]string          // held by one node and waited for by another: two copies run
+}
+
+// A lockReader reads /proc/locks and knows files by inode and nodes by process.
+type lockReader struct {
+	shared string
+	dev    string            // of the shared directory, as the kernel prints it there
+	files  map[string]string // inode -> path below /shared; "" when it is not there
+	file   *os.File
+}
+
+func newLockReader(shared string) *lockReader {
+	r := &lockReader{shared: shared, files: map[string]string{}}
+	var st unix.Stat_t
+	if unix.Stat(shared, &st) == nil {
+		r.dev = fmt.Sprintf("%02x:%02x", unix.Major(st.Dev), unix.Minor(st.Dev))
+	}
+	r.file, _ = os.Open("/proc/locks") // absent: no locks are shown
+	return r
+}
+
+// A lockLine is one line of /proc/locks.
+type lockLine struct {
+	id      string
+	waiting bool
+	write   bool
+	pid     int
+	dev     string
+	inode   string
+}
+
+// parseLock reads "1: FLOCK  ADVISORY  WRITE 123 fe:00:456 0 EOF", with "->" after the number for a waiter.
+func parseLock(line string) (lockLine, bool) {
+	f := strings.Fields(line)
+	var l lockLine
+	if len(f) > 2 && f[1] == "->" {
+		l.waiting = true
+		f = append(f[:1], f[2:]...)
+	}
+	if len(f) < 6 {
+		return l, false
+	}
+	where := strings.Split(f[5], ":")
+	pid, err := strconv.Atoi(f[4])
+	if err != nil || len(where) != 3 {
+		return l, false
+	}
+	l.id, l.write, l.pid, l.dev, l.inode = f[0], f[3] == "WRITE", pid, where[0]+":"+where[1], where[2]
+	return l, true
+}
+
+func (r *lockReader) read(nodes []*watched) lockSample {
+	s := lockSample{held: map[string]map[lab.Holding]string{}, wanted: map[lab.Holding][]string{}}
+	if r.file == nil {
+		return s
+	}
+	sc := bufio.NewScanner(io.NewSectionReader(r.file, 0, 8<<20))
+	owner := map[string]string{} // lock id -> node
+	for sc.Scan() {
+		l, ok := parseLock(sc.Text())
+		if !ok || !l.write || l.dev != r.dev {
+			continue
+		}
+		path := r.path(l.inode)
+		if path == "" {
+			continue
+		}
+		node, h := nodeOf(l.pid, nodes), lab.Holding{Kind: "lock", What: path}
+		switch {
+		case node == "":
+		case !l.waiting:
+			owner[l.id] = node
+			if s.held[node] == nil {
+				s.held[node] = map[lab.Holding]string{}
+			}
+			s.held[node][h] = ""
+		case owner[l.id] != "" && owner[l.id] != node:
+			s.wanted[h] = []string{owner[l.id], node}
+		}
+	}
+	return s
+}
+
+// path finds the file of an inode below the shared directory. Inodes are looked up once; a lab's shared directory is small.
+func (r *lockReader) path(inode string) string {
+	if p, known := r.files[inode]; known {
+		return p
+	}
+	if len(r.files) > 10000 {
+		r.files = map[string]string{}
+	}
+	r.files[inode] = ""
+	_ = filepath.WalkDir(r.shared, func(path string, d os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil && unix.Lstat(path, &st) == nil && strconv.FormatUint(st.Ino, 10) == inode {
+			rel, _ := filepath.Rel(r.shared, path)
+			r.files[inode] = "/shared/" + rel
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return r.files[inode]
+}
+
+// nodeOf tells to which node a process belongs.
+func nodeOf(pid int, nodes []*watched) string {
+	ns, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
+	if err != nil {
+		return ""
+	}
+	for _, n := range nodes {
+		if n.eyes == nil {
+			continue
+		}
+		if own, err := os.Readlink("/proc/" + strconv.Itoa(n.eyes.pid) + "/ns/pid"); err == nil && own == ns {
+			return n.name
+		}
+	}
+	return ""
+}
