@@ -219,6 +219,17 @@ func (c *Client) HoldsSomething(started bool) error {
 	return c.call(context.Background(), "tell the deadman what the node holds", wire.Message{Kind: wire.Holds, Started: started})
 }
 
+// Reset makes the deadman reset the node at once, in mode e raise the event. The node has heard that the cluster declared it
+// dead, or must give up what it cannot release. It returns nil when the deadman will do so.
+func (c *Client) Reset() error {
+	err := c.call(context.Background(), "ask the deadman for a reset", wire.Message{Kind: wire.Reset})
+	var answer *AnswerError
+	if errors.As(err, &answer) && answer.Code == wire.Resetting {
+		return nil
+	}
+	return err
+}
+
 // Status returns the figures as of the last grant.
 func (c *Client) Status() Status {
 	c.mu.Lock()

@@ -121,10 +121,12 @@ type Keeper struct {
 
 // New returns a keeper in front of an open device: disarmed, so that it pets freely, or armed if the device was taken over
 // from a predecessor, because then nothing is known of what runs on this node.
-func New(o Options, r Reading) *Keeper {
-	k := &Keeper{o: o, started: r.Boot, watchdog: o.Watchdog, asked: o.Watchdog, suspended: upper(r)}
-	if o.TakenOver {
-		k.armed, k.armedAt, k.base, k.holding = true, r.Boot, r.Boot, true
+func New(o Options, r Reading) *Keeper { return newKeeper(o, r, rules{}) }
+
+func newKeeper(o Options, r Reading, have rules) *Keeper {
+	k := &Keeper{o: o, rules: have, started: r.Boot, watchdog: o.Watchdog, asked: o.Watchdog, suspended: upper(r)}
+	if o.TakenOver && have.has(RuleTaken) {
+		k.armed, k.armedAt, k.base, k.holding = true, r.Boot, r.Boot, have.has(RuleHolding)
 	}
 	return k
 }

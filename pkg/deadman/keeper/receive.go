@@ -54,6 +54,14 @@ func (k *Keeper) Receive(r Reading, conn uint64, m *wire.Message) {
 		k.info()
 	case wire.Holds:
 		k.holds(m)
+	case wire.Reset:
+		if k.set.ModeEvent { // a human decides
+			k.event(wire.Asked, r.Boot)
+			k.ack(m.Seq, wire.OK)
+			return
+		}
+		k.ack(m.Seq, wire.Resetting)
+		k.doom(wire.Asked, r.Boot)
 	default:
 		k.ack(m.Seq, wire.NotAgent)
 	}

@@ -13,6 +13,8 @@ const (
 	RuleHard                     // L_hard resets
 	RuleSuspend                  // BOOTTIME against MONOTONIC (B3)
 	RuleLeader                   // the leader's clock against ours (B3)
+	RuleTaken                    // a descriptor that was taken over counts as armed (A2)
+	RuleHolding                  // who took over must assume that the node runs something (A2)
 )
 
 // rules holds those that were taken away.

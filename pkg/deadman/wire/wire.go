@@ -33,6 +33,7 @@ const (
 	Arm                    // from now on pet only under grants
 	Disarm                 // everything here was probed stopped: pet freely
 	Holds                  // whether the node has started something in this arming
+	Reset                  // reset this node at once: it heard that it must not live on
 
 	Info    // what stands behind the deadman and how it is
 	Request // a nonce, and the moment it was drawn: to be carried to the leader
@@ -93,6 +94,7 @@ const (
 	LeaseLost           // L_hard without a newer grant
 	PetLate             // a pet ended after its kill time: it may have been later than the leader counts with
 	Suspended           // BOOTTIME grew against MONOTONIC: the machine slept
+	Asked               // the agent asked: the cluster has declared this boot dead
 	ClockLost           // the leader's clock advanced further than ours can explain: we were paused
 	SelfDisarmed        // L_hard passed, and nothing had been started: disarmed instead of reset
 	StopRefused         // a clean stop was asked for while armed, or of a watchdog that cannot be stopped
@@ -106,6 +108,7 @@ var reasonText = [...]string{
 	LeaseLost:    "no grant within l_hard: the lease has run out",
 	PetLate:      "a pet ended after its limit t_req + A + p",
 	Suspended:    "the machine was suspended: CLOCK_BOOTTIME grew against CLOCK_MONOTONIC by more than p",
+	Asked:        "the agent asked for it: the cluster has declared this boot dead, or it must give up what it holds",
 	ClockLost:    "the machine was paused: the leader's clock advanced by more than p beyond ours",
 	SelfDisarmed: "no grant within l_hard and nothing started: disarmed",
 	StopRefused:  "a clean stop was refused: the deadman is armed, or its watchdog cannot be stopped",
