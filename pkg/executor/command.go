@@ -83,6 +83,7 @@ type Command struct {
 
 // An Outcome says how a command ended.
 type Outcome struct {
+	Executed bool   // the program was executed; false: it was refused, and nothing has changed
 	Exit     int    // exit status; -1 when there is none
 	Signal   string // name of the signal that ended it, if one did
 	Output   string // standard output and error, bounded; what was cut is said in the text

@@ -159,9 +159,11 @@ func (r *Runner) run(ctx context.Context, c Command) Outcome {
 	if c.Background {
 		go r.awaitBackground(a, p)
 		r.end(a)
-		return Outcome{}
+		return Outcome{Executed: true}
 	}
-	return r.await(ctx, a, p)
+	out := r.await(ctx, a, p)
+	out.Executed = true
+	return out
 }
 
 // admit refuses what must not run at all.

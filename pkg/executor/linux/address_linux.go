@@ -31,6 +31,10 @@ type Addresses struct {
 	closed    bool
 }
 
+// changes lets one change of addresses go on at a time in this process: the kernel removes addresses together, and what is put
+// back after one removal must not be what another one is removing. It is held for some netlink calls, never for a wait.
+var changes sync.Mutex
+
 // An announcement is repeated in the background until it is through or stopped.
 type announcement struct {
 	cancel context.CancelFunc
@@ -132,19 +136,18 @@ func (x *Addresses) Start(ctx context.Context, r executor.Resource) executor.Res
 	if err != nil {
 		return x.failed(ctx, r, err)
 	}
-	w, _ := parseWanted(r.IP) // choose has read it
-	present := holders(all, w.addr)
+	w, _ := parseWanted(r.IP)  // choose has read it
 	for _, i := range c.also { // good enough where it is: do not move it between equals
 		if _, ok := i.carries(w.addr); ok {
 			c.on, c.prefix, c.why = i, prefixOn(i, w), i.name+" carries it already"
 		}
 	}
-	if len(present) == 0 {
+	if len(holders(all, w.addr)) == 0 {
 		if err := x.checkFree(ctx, c.on, all, w.addr); err != nil {
 			return x.failed(ctx, r, err)
 		}
 	}
-	if err := x.place(c, w.addr, present); err != nil {
+	if err := x.place(c, w.addr); err != nil {
 		return x.failed(ctx, r, err)
 	}
 	if err := x.announce(ctx, c.on, w.addr); err != nil {
@@ -182,8 +185,14 @@ func (x *Addresses) checkFree(ctx context.Context, on *netInterface, all []*netI
 }
 
 // place adds the address where it belongs and removes it where it does not.
-func (x *Addresses) place(c choice, addr netip.Addr, present []*netInterface) error {
-	for _, i := range present {
+func (x *Addresses) place(c choice, addr netip.Addr) error {
+	changes.Lock()
+	defer changes.Unlock()
+	all, err := interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range holders(all, addr) {
 		own, _ := i.carries(addr)
 		if i.index == c.on.index && own.prefix.Bits() == c.prefix {
 			continue
@@ -232,28 +241,35 @@ func (x *Addresses) Stop(ctx context.Context, r executor.Resource) executor.Resu
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}
 	x.quiet(w.addr)
-	all, err := interfaces()
-	if err != nil {
-		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
-	}
-	var errs []error
-	for _, i := range holders(all, w.addr) {
-		own, _ := i.carries(w.addr)
-		errs = append(errs, remove(i, own))
-	}
+	err = removeEverywhere(w.addr)
 	res := x.Probe(ctx, r)
 	if res.Status != executor.Stopped {
-		res.Err = errors.Join(append(errs, fmt.Errorf("address %s is still there: %s", w.addr, res.Detail))...)
+		res.Err = errors.Join(err, fmt.Errorf("address %s is still there: %s", w.addr, res.Detail))
 		return res
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		x.log.Warn("removing the address had side effects", "address", w.addr.String(), "cause", err.Error())
 	}
 	return res
 }
 
+func removeEverywhere(addr netip.Addr) error {
+	changes.Lock()
+	defer changes.Unlock()
+	all, err := interfaces()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, i := range holders(all, addr) {
+		own, _ := i.carries(addr)
+		errs = append(errs, remove(i, own))
+	}
+	return errors.Join(errs...)
+}
+
 // remove takes the address off the interface. The kernel may remove secondary addresses of the subnet together with their
-// primary one; those are kept.
+// primary one; those are kept. The caller holds changes.
 func remove(i *netInterface, own ifAddress) error {
 	link, err := netlink.LinkByIndex(i.index)
 	if err != nil {

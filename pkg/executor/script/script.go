@@ -155,9 +155,9 @@ func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.
 
 // startScript runs the start script and notes how it ended.
 func (x *Applications) startScript(ctx context.Context, r executor.Resource) executor.Result {
-	if err := executor.CheckScript(r.App.StartScript); err != nil { // nothing is executed, so nothing is noted
-		err = fmt.Errorf("start application %s: %w", r.Name, err)
-		return executor.Result{Status: x.Probe(ctx, r).Status, Detail: err.Error(), Err: err}
+	before, err := x.load(r)
+	if err != nil {
+		return unknown(err)
 	}
 	if err := x.save(r, record{State: stateStarting}); err != nil {
 		return unknown(err)
@@ -165,7 +165,11 @@ func (x *Applications) startScript(ctx context.Context, r executor.Resource) exe
 	a, s := r.App, executor.ScopeOf(r)
 	out := x.run.Run(ctx, executor.Command{Scope: s, Op: "start", Path: a.StartScript, Args: a.StartArgs, Env: Environment(x.run.Node(), r),
 		Timeout: timeoutOr(a.StartTimeout), Keep: true, Background: a.StartupMode == "background"})
-	if out.Err != nil {
+	switch {
+	case out.Err != nil && !out.Executed: // nothing has changed
+		err := errors.Join(fmt.Errorf("start application %s: %w", r.Name, out.Err), x.save(r, before))
+		return executor.Result{Status: x.Probe(ctx, r).Status, Detail: err.Error(), Err: err}
+	case out.Err != nil:
 		return x.startFailed(ctx, r, out)
 	}
 	alive, err := x.run.Alive(s)
