@@ -29,6 +29,7 @@ type app struct {
 	mu      sync.Mutex
 	counter int64
 	file    *os.File
+	held    *os.File // the lock; it must stay open
 }
 
 func appCommand() *cobra.Command {
@@ -107,6 +108,7 @@ func (a *app) open() error {
 	if err := a.lock(lock); err != nil {
 		return err
 	}
+	a.held = lock
 	a.file, err = os.OpenFile(filepath.Join(a.data, "counter"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the counter: %w", err)

@@ -33,24 +33,22 @@ func writeBaseMounts(pid int, file string) error {
 	return os.WriteFile(file, []byte(b.String()), 0o600)
 }
 
-// nodeEyes look at one boot of a node through the /proc files of its init, which stay open. A file that can no longer be
-// read, because the node is gone, shows nothing.
+// nodeEyes look at one boot of a node through the /proc files of its init. They are opened for each look: an open mount table
+// would keep the mounts of a dead node alive. What can no longer be opened, because the node is gone, shows nothing.
 type nodeEyes struct {
-	pid       int
-	own       map[string]bool // the node's own addresses
-	base      map[string]bool // ids of the mounts that it booted with
-	fib, inet *os.File
-	mounts    *os.File
-	mounted   map[lab.Holding]string // as of the last change of the mount table
-	buf       bytes.Buffer
+	pid   int
+	own   map[string]bool // the node's own addresses
+	base  map[string]bool // ids of the mounts that it booted with
+	proc  *os.File        // /proc/PID, which does not become another process when the number is used again
+	pidNS string          // of the node
+	buf   []byte
 }
 
 func newNodeEyes(pid int, own map[string]bool, baseFile string) *nodeEyes {
-	e := &nodeEyes{pid: pid, own: own, base: map[string]bool{}}
 	dir := "/proc/" + strconv.Itoa(pid)
-	e.fib, _ = os.Open(dir + "/net/fib_trie") // absent: shows nothing
-	e.inet, _ = os.Open(dir + "/net/if_inet6")
-	e.mounts, _ = os.Open(dir + "/mountinfo")
+	e := &nodeEyes{pid: pid, own: own, base: map[string]bool{}, buf: make([]byte, 64<<10)}
+	e.proc, _ = os.Open(dir) // gone already: shows nothing
+	e.pidNS, _ = os.Readlink(dir + "/ns/pid")
 	b, _ := os.ReadFile(baseFile)
 	for _, line := range strings.Split(string(b), "\n") {
 		id, _, _ := strings.Cut(line, " ")
@@ -61,51 +59,57 @@ func newNodeEyes(pid int, own map[string]bool, baseFile string) *nodeEyes {
 
 func (e *nodeEyes) close() {
 	if e != nil {
-		closeAll([]*os.File{e.fib, e.inet, e.mounts})
+		closeAll([]*os.File{e.proc})
 	}
 }
 
-// read reads a whole /proc file again from its beginning.
-func (e *nodeEyes) read(f *os.File) []byte {
-	e.buf.Reset()
-	if f == nil {
+// alive tells whether the node's init still is a process.
+func (e *nodeEyes) alive() bool {
+	return e != nil && e.proc != nil && unix.Faccessat(int(e.proc.Fd()), "stat", unix.F_OK, 0) == nil
+}
+
+// read returns a whole file of the init's directory, valid until the next read.
+func (e *nodeEyes) read(name string) []byte {
+	if e.proc == nil {
 		return nil
 	}
-	if _, err := e.buf.ReadFrom(io.NewSectionReader(f, 0, 8<<20)); err != nil {
+	fd, err := unix.Openat(int(e.proc.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return nil
 	}
-	return e.buf.Bytes()
+	defer unix.Close(fd)
+	for n := 0; ; {
+		if n == len(e.buf) {
+			e.buf = append(e.buf, make([]byte, len(e.buf))...)
+		}
+		m, err := unix.Read(fd, e.buf[n:])
+		if err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return nil
+		} else if m == 0 {
+			return e.buf[:n]
+		}
+		n += m
+	}
 }
 
 func (e *nodeEyes) look() map[lab.Holding]string {
 	held := map[lab.Holding]string{}
-	for _, a := range append(localAddresses(e.read(e.fib)), inet6Addresses(e.read(e.inet))...) {
+	for _, a := range localAddresses(e.read("net/fib_trie")) {
 		if !e.own[a] {
 			held[lab.Holding{Kind: "address", What: a}] = ""
 		}
 	}
-	if e.mounted == nil || e.mountsChanged() || len(e.mounted) > 0 {
-		e.mounted = e.lookAtMounts()
+	for _, a := range inet6Addresses(e.read("net/if_inet6")) {
+		held[lab.Holding{Kind: "address", What: a}] = ""
 	}
-	for h, detail := range e.mounted {
-		held[h] = detail
-	}
+	e.lookAtMounts(held)
 	return held
 }
 
-// mountsChanged asks the kernel, which marks the open mount table at every change.
-func (e *nodeEyes) mountsChanged() bool {
-	if e.mounts == nil {
-		return false
-	}
-	p := []unix.PollFd{{Fd: int32(e.mounts.Fd()), Events: unix.POLLPRI}}
-	n, err := unix.Poll(p, 0)
-	return err != nil || (n > 0 && p[0].Revents&(unix.POLLPRI|unix.POLLERR) != 0)
-}
-
-func (e *nodeEyes) lookAtMounts() map[lab.Holding]string {
-	held := map[lab.Holding]string{}
-	sc := bufio.NewScanner(bytes.NewReader(e.read(e.mounts)))
+func (e *nodeEyes) lookAtMounts(held map[lab.Holding]string) {
+	sc := bufio.NewScanner(bytes.NewReader(e.read("mountinfo")))
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
 		m, ok := parseMount(sc.Text())
@@ -117,7 +121,6 @@ func (e *nodeEyes) lookAtMounts() map[lab.Holding]string {
 			held[lab.Holding{Kind: "disk", What: diskName(m.device)}] = "at " + m.point
 		}
 	}
-	return held
 }
 
 // diskName names a disk by what it is: two loop devices on one file are one disk.
@@ -284,10 +287,7 @@ func nodeOf(pid int, nodes []*watched) string {
 		return ""
 	}
 	for _, n := range nodes {
-		if n.eyes == nil {
-			continue
-		}
-		if own, err := os.Readlink("/proc/" + strconv.Itoa(n.eyes.pid) + "/ns/pid"); err == nil && own == ns {
+		if n.eyes != nil && n.eyes.pidNS == ns && n.eyes.alive() {
 			return n.name
 		}
 	}

@@ -120,7 +120,7 @@ type prober struct {
 	silent bool      // an outage is going on
 	begun  time.Time // of the last attempt
 	gap    time.Duration
-	failed int // since the last answer
+	asked  int // attempts begun since the last answer
 }
 
 func runProbe(ctx context.Context, o probeOptions, out io.Writer) error {
@@ -182,12 +182,12 @@ func (p *prober) beginAttempt() {
 	p.gap = max(p.gap, gap)
 	p.report.WorstGap = max(p.report.WorstGap, gap)
 	p.report.Attempts++
+	p.asked++
 }
 
 func (p *prober) take(r attempt) {
 	if r.err != nil {
 		p.report.Failed++
-		p.failed++
 		return
 	}
 	p.report.Answers++
@@ -200,14 +200,14 @@ func (p *prober) take(r attempt) {
 		p.endOutage(lab.Outage{Begin: p.last, End: r.end, Length: length, Before: p.report.Last, After: r.from})
 	}
 	before := p.report.Last
-	p.report.Last, p.last, p.silent, p.failed, p.gap = r.from, r.end, false, 0, 0
+	p.report.Last, p.last, p.silent, p.asked, p.gap = r.from, r.end, false, 0, 0
 	if p.report.Answers == 1 || before.Node != r.from.Node || before.PID != r.from.PID {
 		p.emit(lab.ProbeEvent{Event: "answer", Time: r.end, From: &r.from})
 	}
 }
 
 func (p *prober) endOutage(o lab.Outage) {
-	o.Failed, o.ClientGap = p.failed, p.gap
+	o.Asked, o.ClientGap = p.asked, p.gap
 	p.report.Outages = append(p.report.Outages, o)
 	p.emit(lab.ProbeEvent{Event: "outage", Time: o.End, Outage: &o})
 }
@@ -254,8 +254,8 @@ func probeText(e lab.ProbeEvent) string {
 		if o.Open {
 			after = "nobody yet"
 		}
-		return fmt.Sprintf("%s outage of %.3f s since %s: %s -> %s, %d attempts failed", at, o.Length.Seconds(),
-			o.Begin.Format("15:04:05.000"), answererWords(o.Before), after, o.Failed)
+		return fmt.Sprintf("%s outage of %.3f s since %s: %s -> %s, asked %d times", at, o.Length.Seconds(),
+			o.Begin.Format("15:04:05.000"), answererWords(o.Before), after, o.Asked)
 	}
 	r := e.Report
 	return fmt.Sprintf("%s %s over %s: %d attempts in %.1f s, %d answered, %d failed, %d outages, the longest %.3f s; one attempt "+

@@ -52,7 +52,7 @@ are shorter than the time between two looks can be missed; the report says how l
 			return inClientNamespace(cmd, c, os.Args[1:])
 		}}
 	f := cmd.Flags()
-	f.DurationVar(&o.interval, "interval", 5*time.Millisecond, "time between two looks")
+	f.DurationVar(&o.interval, "interval", 10*time.Millisecond, "time between two looks")
 	f.DurationVar(&o.length, "for", 0, "how long (default: until interrupted)")
 	f.StringVarP(&o.format, "output", "o", "text", "output form: text, json (one report at the end) or jsonl (each event as it comes)")
 	f.StringSliceVar(&o.ignore, "ignore", nil, "names that several nodes may hold, as patterns: --ignore '/mnt/*'")
