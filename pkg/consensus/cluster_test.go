@@ -441,9 +441,10 @@ func TestTransferAndMembership(t *testing.T) {
 			t.Errorf("configuration %v, want %v", got, want)
 		}
 		must(t, b.Remove(ctx, "c"))
-		if f := b.Followers(); f["d"].LastIndex == 0 || f["d"].Contact == 0 {
-			t.Errorf("followers %v", f)
-		}
+		c.eventually(time.Second, "the leader knows how far d is", func() bool {
+			f := b.Followers()["d"]
+			return f.Contact != 0 && f.LastIndex >= b.Stats().CommitIndex-1
+		})
 		if err := a.Demote(ctx, "b"); !errors.Is(err, ErrNotLeader) {
 			t.Errorf("error %v, want ErrNotLeader", err)
 		}

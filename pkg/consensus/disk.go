@@ -26,6 +26,7 @@ const howToReplace = "this node's copy of the log cannot be trusted. Keep a copy
 
 // disk holds the open stores of a directory.
 type disk struct {
+	identity  *Identity
 	bolt      *raftboltdb.BoltStore
 	logs      raft.LogStore
 	stable    *stableStore
@@ -43,6 +44,9 @@ func openDisk(cfg Config, g *guard, t *terms) (*disk, error) {
 		return nil, damaged(path, err)
 	}
 	d := &disk{}
+	if d.identity, err = findIdentity(cfg, path, len(indexes) > 0); err != nil {
+		return nil, err
+	}
 	if d.bolt, err = openBolt(path); err != nil {
 		return nil, err
 	}
@@ -53,10 +57,36 @@ func openDisk(cfg Config, g *guard, t *terms) (*disk, error) {
 	return d, nil
 }
 
+// findIdentity reads and checks the record of a store that is in use; nil means a new store.
+func findIdentity(cfg Config, path string, entries bool) (*Identity, error) {
+	id, err := LoadIdentity(cfg.Dir)
+	switch {
+	case errors.Is(err, ErrNoIdentity) && entries:
+		return nil, fmt.Errorf("%w, but it holds a log; %s", err, howToReplace)
+	case errors.Is(err, ErrNoIdentity):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return nil, fmt.Errorf("the log %s is missing or empty, though this server has taken part before; %s", path, howToReplace)
+	}
+	return id, id.check(cfg.ClusterID, cfg.ID, cfg.MachineID)
+}
+
 func (d *disk) open(cfg Config, g *guard, t *terms, path string, indexes []uint64) error {
 	var err error
 	if d.stable, err = openStable(d.bolt, g, t.note); err != nil {
 		return damaged(path, err)
+	}
+	if d.identity == nil {
+		if t.highest() > 0 {
+			return fmt.Errorf("open the log %s: %w, but it holds a term; %s", path, ErrNoIdentity, howToReplace)
+		}
+		// After the log's file: whoever crashes in between starts anew, and a record without a log is a loss.
+		if d.identity, err = createIdentity(cfg.Dir, cfg.ClusterID, cfg.ID, cfg.MachineID); err != nil {
+			return err
+		}
 	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, keptSnapshots, newRaftLogger(cfg.Logger))
 	if err != nil {
@@ -197,7 +227,7 @@ func HasState(dir string) (bool, error) {
 		return false, err
 	}
 	defer store.Close()
-	g := &guard{limit: time.Minute, exit: func(string) {}, what: dir}
+	g := newGuard(Config{StoreTimeout: time.Minute, Exit: func(string) {}, Dir: dir})
 	s, err := openStable(store, g, func(uint64) {})
 	if err != nil {
 		return false, damaged(path, err)

@@ -16,8 +16,9 @@ import (
 // that was restored from an image, copied or cloned has forgotten promises: it may vote twice in one term (attack A10). Its
 // server must not take part; it joins again under a new server id.
 //
-// Two checks find such a store, before the Node is opened: Check compares the place; Matches compares the newest boot that
-// the log holds for this server, as asked of every voter that can be reached. A copy of the whole machine that is never
+// Two checks find such a store, both before it votes or acknowledges anything: Open makes the record of a new store and
+// compares the place of an old one; Matches, which the caller is to use before Open (LoadIdentity), compares the newest boot
+// that the log holds for this server, as asked of every voter that can be reached. A copy of the whole machine that is never
 // compared with another voter is not found.
 type Identity struct {
 	Format    int    `json:"format"`
@@ -61,15 +62,9 @@ const (
 	maxProposed    = 64
 )
 
-// CreateIdentity writes the record of a new store; the directory is made if missing. It fails if there is one already.
-func CreateIdentity(dir, clusterID, serverID, machineID string) (*Identity, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of the log: %w", err)
-	}
+// createIdentity writes the record of a new store.
+func createIdentity(dir, clusterID, serverID, machineID string) (*Identity, error) {
 	path := filepath.Join(dir, identityName)
-	if _, err := os.Stat(path); err == nil {
-		return nil, fmt.Errorf("write the identity record %s: it is there already: %w", path, ErrHasState)
-	}
 	place, err := placeOf(dir, machineID)
 	if err != nil {
 		return nil, err
@@ -107,9 +102,9 @@ func LoadIdentity(dir string) (*Identity, error) {
 	return id, nil
 }
 
-// Check compares the record with the names given and with the place where the directory is now. ErrAmnesia: it is another.
+// check compares the record with the names given and with the place where the directory is now. ErrAmnesia: it is another.
 // A device number may change from boot to boot; it counts only where the file system's id differs too.
-func (id *Identity) Check(clusterID, serverID, machineID string) error {
+func (id *Identity) check(clusterID, serverID, machineID string) error {
 	now, err := placeOf(filepath.Dir(id.path), machineID)
 	if err != nil {
 		return err
@@ -169,7 +164,7 @@ func (id *Identity) Propose() (Boot, error) {
 	return b, id.save()
 }
 
-// Accept notes that the boot was seen committed.
+// Accept notes that the boot was seen committed. An Identity is not safe for concurrent use.
 func (id *Identity) Accept(b Boot) error {
 	if b.Number <= id.Last.Number {
 		return nil

@@ -53,12 +53,12 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.guard = &guard{limit: cfg.StoreTimeout, exit: cfg.Exit, what: cfg.Dir}
+	n.guard = newGuard(cfg)
 	n.terms = newTerms(cfg.ID, cfg.ClusterID, cfg.Clock)
 	if n.disk, err = openDisk(cfg, n.guard, n.terms); err != nil {
 		return nil, err
 	}
-	n.fsm = &machine{fsm: cfg.FSM, fail: n.guard.fail, onApply: n.applied}
+	n.fsm = &machine{fsm: cfg.FSM, fail: n.guard.stop, onApply: n.applied}
 	n.trans = newTransport(cfg, n.steady, n.Voter)
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	var r *raft.Raft
@@ -72,6 +72,7 @@ func Open(cfg Config) (*Node, error) {
 		_ = n.disk.bolt.Close()
 		return nil, fmt.Errorf("start the log in %s: %w", cfg.Dir, err)
 	}
+	n.guard.running.Store(true)
 	n.raft.Store(r)
 	n.wg.Go(n.watchLeadership)
 	return n, nil
@@ -106,7 +107,9 @@ func (n *Node) Close() error {
 	n.terms.close(ErrClosed)
 	n.cancel(ErrClosed)
 	n.settle(time.Second)
-	err := n.raft.Load().Shutdown().Error() // closes the transport too
+	down := n.raft.Load().Shutdown()
+	close(n.guard.released)
+	err := down.Error() // waits, and closes the transport too
 	n.wg.Wait()
 	if cerr := n.disk.bolt.Close(); err == nil {
 		err = cerr
@@ -152,6 +155,9 @@ func (n *Node) steady(term uint64) bool {
 	r := n.raft.Load()
 	return r != nil && r.State() == raft.Follower && n.terms.highest() == term
 }
+
+// Identity is the record of the store, in which the caller notes this start (Propose, Accept).
+func (n *Node) Identity() *Identity { return n.disk.identity }
 
 // Confirm is the voter's side of a round of term confirmation.
 func (n *Node) Confirm(req ConfirmRequest) ConfirmReply { return n.terms.confirm(req) }

@@ -15,12 +15,15 @@ import (
 )
 
 // A guard watches every call of the stores. A server whose disk hangs must not lead, and raft does not see it: heartbeats go
-// on in other goroutines while the main loop sits in the call. So a call that is late, and any write that fails, ends the
-// process (attack B6). Goroutines that are told so by a fake Exit get errors from then on.
+// on in other goroutines while the main loop sits in the call. So a call that is late, and any call that fails, ends the
+// process (attack B6). Raft is never told of a failure, which it would answer by leading again: the call does not return.
 type guard struct {
 	limit time.Duration
 	exit  func(reason string)
 	what  string // how the operator knows the store: its directory
+
+	running  atomic.Bool   // before, while the node is opened, failures are returned to the opener
+	released chan struct{} // closed when the node is closed: calls that failed return after all
 
 	once    sync.Once
 	failed  atomic.Bool
@@ -28,7 +31,9 @@ type guard struct {
 	slowest atomic.Int64 // nanoseconds
 }
 
-var errStoreFailed = errors.New("the store failed before")
+func newGuard(cfg Config) *guard {
+	return &guard{limit: cfg.StoreTimeout, exit: cfg.Exit, what: cfg.Dir, released: make(chan struct{})}
+}
 
 // fail ends the process, once, by a goroutine of its own: the caller may sit on a lock that Exit's logging needs.
 func (g *guard) fail(reason string) {
@@ -36,22 +41,30 @@ func (g *guard) fail(reason string) {
 	g.once.Do(func() { go g.exit(reason) })
 }
 
+// stop is fail for a goroutine of raft's that must not go on: it returns when the node is closed.
+func (g *guard) stop(reason string) {
+	g.fail(reason)
+	if g.running.Load() {
+		<-g.released
+	}
+}
+
 // do runs one call. benign says which errors are answers and not failures.
 func (g *guard) do(call string, benign func(error) bool, f func() error) (err error) {
-	if g.failed.Load() {
-		return errStoreFailed
-	}
 	start := time.Now()
 	late := time.AfterFunc(g.limit, func() {
 		g.fail(fmt.Sprintf("the store in %s hangs: %q has not returned for %v; a server that cannot write must neither lead nor follow, "+
 			"so the process ends. Check the disk", g.what, call, g.limit))
 	})
-	defer func() {
-		late.Stop()
-		g.observe(time.Since(start))
-	}()
-	if err = unpanicked(f); err != nil && !benign(err) {
-		g.fail(fmt.Sprintf("the store in %s failed: %s: %v. Check the disk: is it full, read-only or damaged?", g.what, call, err))
+	err = unpanicked(f)
+	late.Stop()
+	g.observe(time.Since(start))
+	switch {
+	case !g.running.Load():
+	case err != nil && !benign(err):
+		g.stop(fmt.Sprintf("the store in %s failed: %s: %v. Check the disk: is it full, read-only or damaged?", g.what, call, err))
+	case g.failed.Load():
+		<-g.released
 	}
 	return err
 }
@@ -228,7 +241,7 @@ func (s *stableStore) setTerm(value uint64) error {
 		// Raft's handler of heartbeats and its main loop both set the term. Had the older one the last word, this server
 		// could acknowledge entries of a leader whose term it voted out. One restart is the cheaper end.
 		err := fmt.Errorf("refuse to go back from term %d to term %d", low, value)
-		s.guard.fail("consensus: " + err.Error())
+		s.guard.stop("consensus: " + err.Error())
 		return err
 	}
 	if err := s.write(keyCurrentTerm, binary.BigEndian.AppendUint64(nil, value)); err != nil {
