@@ -138,6 +138,8 @@ type CreateCluster struct {
 	Nodes []Seed `json:"nodes,omitempty"`
 	YAML  string `json:"yaml,omitempty"` // instead of Nodes: a whole definition
 	File  string `json:"file,omitempty"`
+	// TTL is how long the tokens for the other nodes hold; 0: the daemon's default.
+	TTL float64 `json:"ttl_seconds,omitempty"`
 }
 
 // A Seed is a node of a new cluster.

@@ -31,6 +31,7 @@ type Reader interface {
 	Wait(ctx context.Context, since uint64) uint64
 	// Events lists up to limit events with an id above since, oldest first. since = 0 with a limit lists the newest ones.
 	Events(since uint64, limit int) (api.EventList, error)
+	// Definition is the whole of it, secrets of fence devices included; the server masks them for all but administrators.
 	Definition() (api.Definition, error)
 	// Diff and Check look at a text and change nothing.
 	Diff(ctx context.Context, text api.DefinitionText) (api.Diff, error)

@@ -220,8 +220,15 @@ func (c *call) explain() (any, error) {
 	return c.s.cfg.Backend.Explain(q.Get("group"), q.Get("node"))
 }
 
-func (c *call) health() (any, error)     { return c.s.cfg.Backend.Health(), nil }
-func (c *call) definition() (any, error) { return c.s.cfg.Backend.Definition() }
+func (c *call) health() (any, error) { return c.s.cfg.Backend.Health(), nil }
+
+func (c *call) definition() (any, error) {
+	d, err := c.s.cfg.Backend.Definition()
+	if err != nil || c.who.Role.Allows(api.RoleAdmin) {
+		return d, err
+	}
+	return masked(d)
+}
 
 func (c *call) diff() (any, error) {
 	var t api.DefinitionText

@@ -1,0 +1,238 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
+	"github.com/holdfast-ha/holdfast/pkg/client"
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+)
+
+// An Env is what a command has of the world. The zero value of a field means the usual thing.
+type Env struct {
+	Name     string // as the binary was called: clmgr, clRGinfo, ...
+	Stdin    io.Reader
+	Stdout   io.Writer
+	Stderr   io.Writer
+	Getenv   func(string) string
+	Location *time.Location // of the times printed
+	// Terminal says that Stderr is a terminal: waiting then shows one live line instead of one line for each change.
+	Terminal bool
+	Width    int // of that terminal; 0: 80
+	Version  string
+	// LogDir is where `view log` finds the logs and where calls are recorded; empty: the system's.
+	LogDir string
+	// Simulate runs a scenario file, or, live, one step against the running cluster's definition and state. It writes its
+	// report and returns the exit status. Nil: not built in.
+	Simulate func(ctx context.Context, s Simulation) int
+}
+
+// A Simulation is what `clmgr simulate` was asked.
+type Simulation struct {
+	File   string // "-" is standard input
+	JSON   bool
+	Live   string // with --live: the step, as "crash node1"; File is empty then
+	Client *client.Client
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// A session is one call of a command.
+type session struct {
+	*command
+	env    Env
+	out    io.Writer
+	client *client.Client
+	// began is where the time for waiting counts from.
+	began time.Time
+}
+
+// Main runs a command line (without the command's own name) and returns its exit status. The context ends the waiting, not
+// what was already committed.
+func Main(ctx context.Context, env Env, args []string) int {
+	env = env.filled()
+	if tool, ok := tools[toolName(env.Name)]; ok {
+		return tool.main(ctx, env, args)
+	}
+	c, err := parse(args)
+	if err == nil && len(c.many) > 0 {
+		return runMany(ctx, env, c)
+	}
+	s := newSession(env, c)
+	defer s.client.Close()
+	if err == nil {
+		err = s.run(ctx)
+	}
+	return s.report(err)
+}
+
+func (e Env) filled() Env {
+	if e.Stdin == nil {
+		e.Stdin = os.Stdin
+	}
+	if e.Stdout == nil {
+		e.Stdout = os.Stdout
+	}
+	if e.Stderr == nil {
+		e.Stderr = os.Stderr
+	}
+	if e.Getenv == nil {
+		e.Getenv = os.Getenv
+	}
+	if e.Location == nil {
+		e.Location = time.Local
+	}
+	if e.LogDir == "" {
+		e.LogDir = "/var/log/holdfast"
+		if runtime.GOOS == "aix" {
+			e.LogDir = "/var/hacmp"
+		}
+	}
+	return e
+}
+
+// toolName maps the name of the binary, without directory and suffix, to that of a tool.
+func toolName(argv0 string) string {
+	return strings.ToLower(strings.TrimSuffix(filepath.Base(argv0), ".exe"))
+}
+
+func newSession(env Env, c *command) *session {
+	socket := c.socket
+	if socket == "" {
+		socket = env.Getenv(api.SocketEnv)
+	}
+	if socket == "" {
+		socket = api.DefaultSocket
+	}
+	return &session{command: c, env: env, out: env.Stdout, client: client.New(socket), began: time.Now()}
+}
+
+// run dispatches: help, or the operation that the action and class name.
+func (s *session) run(ctx context.Context) error {
+	if s.version {
+		fmt.Fprintf(s.out, "clmgr (Holdfast) %s\n", orUnknown(s.env.Version))
+		return nil
+	}
+	if len(s.words) == 0 {
+		return s.showActions()
+	}
+	if isHelp(s.words[0]) {
+		return s.showHelp(s.words[1:])
+	}
+	act, err := findAction(s.words[0])
+	if err != nil {
+		return err
+	}
+	if s.help {
+		return s.showHelp(append([]string{act.name}, s.words[1:]...))
+	}
+	stop := s.record()
+	err = act.dispatch(ctx, s, s.words[1:])
+	stop(err)
+	return err
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return api.Unknown
+	}
+	return s
+}
+
+// report prints an error, all its lines with the mark that scripts look for, and gives its status.
+func (s *session) report(err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	status := statusOf(err)
+	if errors.Is(err, errSilent) {
+		return status
+	}
+	if s.form == formJSON {
+		var e *api.Error
+		out := map[string]any{"error": err.Error(), "status": status}
+		if errors.As(err, &e) {
+			out["code"] = e.Code
+			if len(e.Faults) > 0 {
+				out["faults"] = e.Faults
+			}
+		}
+		_ = writeJSON(s.env.Stderr, out)
+		return status
+	}
+	for _, line := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {
+		fmt.Fprintf(s.env.Stderr, "ERROR: %s\n", line)
+	}
+	return status
+}
+
+// warn prints a sentence that does not change the status.
+func (s *session) warn(format string, args ...any) {
+	fmt.Fprintf(s.env.Stderr, "WARNING: "+format+"\n", args...)
+}
+
+// runMany runs the operations of -M one after another and stops at the first that fails.
+func runMany(ctx context.Context, env Env, c *command) int {
+	for i, line := range c.many {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		words, err := cluster.SplitCommand(line)
+		s := newSession(env, c)
+		if err != nil {
+			return s.report(fail(ExitIncorrect, "operation %d of -M: %w", i+1, err))
+		}
+		one, err := parse(words)
+		if err == nil && len(one.many) > 0 {
+			err = fail(ExitIncorrect, "operation %d of -M: an operation cannot contain -M", i+1)
+		}
+		if err != nil {
+			return s.report(err)
+		}
+		one.inherit(c)
+		s = newSession(env, one)
+		err = s.run(ctx)
+		s.client.Close()
+		if status := s.report(err); status != ExitOK {
+			return status
+		}
+	}
+	return ExitOK
+}
+
+// inherit takes over the options that stand before -M.
+func (c *command) inherit(from *command) {
+	if c.form == formText {
+		c.form, c.delim, c.noHeader = from.form, from.delim, from.noHeader
+	}
+	c.force = c.force || from.force
+	c.verbose = c.verbose || from.verbose
+	c.noWait = c.noWait || from.noWait
+	if c.timeout == nil {
+		c.timeout = from.timeout
+	}
+	if c.socket == "" {
+		c.socket = from.socket
+	}
+	if c.trace == "" {
+		c.trace = from.trace
+	}
+}
+
+// userName is who runs the command, for the record of calls.
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
+}

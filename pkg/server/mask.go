@@ -1,0 +1,37 @@
+package server
+
+import (
+	"fmt"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/config"
+)
+
+// mask stands in the place of a secret, as everywhere else.
+const mask = "***"
+
+// masked is the definition for those who may look at it and may not know its secrets.
+func masked(text api.Definition) (api.Definition, error) {
+	d, err := config.DecodeCluster("the active definition", []byte(text.YAML))
+	if err != nil {
+		return api.Definition{}, fmt.Errorf("mask the secrets of the definition: %w", err)
+	}
+	found := false
+	for i := range d.FenceDevices {
+		for k := range d.FenceDevices[i].Params {
+			if cluster.Secret(k) {
+				d.FenceDevices[i].Params[k] = mask
+				found = true
+			}
+		}
+	}
+	if !found {
+		return text, nil
+	}
+	y, err := config.EncodeCluster(d)
+	if err != nil {
+		return api.Definition{}, fmt.Errorf("mask the secrets of the definition: %w", err)
+	}
+	return api.Definition{YAML: string(y), Version: text.Version}, nil
+}
