@@ -63,7 +63,7 @@ func (t *tx) begins(d *cluster.ResourceGroup, c *Acquire) {
 	t.s.Generation++
 	gen := t.s.Generation
 	g := t.group(d.Name)
-	g.Generation, g.Phase, g.Intent, g.LastReason = gen, PhaseActive, nil, bounded(c.Reason)
+	g.Generation, g.Phase, g.Intent, g.LastReason, g.Freed = gen, PhaseActive, nil, bounded(c.Reason), ""
 	g.ErrorForNetwork = false
 	if !d.Concurrent() {
 		for _, node := range d.Nodes {
@@ -263,7 +263,7 @@ func (t *tx) freed(d *cluster.ResourceGroup, node string, how freeing, sentence 
 	if failed {
 		g.Tried = with(g.Tried, node)
 	}
-	g.Phase = PhaseRecover
+	g.Phase, g.Freed = PhaseRecover, freedWords(node, was, how, sentence)
 	switch was.Cause {
 	case CauseOffline, CauseStop:
 		g.Phase, g.Intent, g.Tried = PhaseParked, nil, nil
@@ -281,6 +281,20 @@ func (t *tx) freed(d *cluster.ResourceGroup, node string, how freeing, sentence 
 	if was.State == Unmanaged && how == freedByRelease {
 		g.Phase, g.Intent = PhaseParked, nil // the operator stopped it by hand
 	}
+}
+
+func freedWords(node string, was Instance, how freeing, sentence string) string {
+	switch {
+	case how == freedByDeath:
+		return sentence
+	case how == freedByFailure:
+		return "it could not be acquired on " + node
+	case was.Cause == "":
+		return "node " + node + " gave it up"
+	case was.State == Error:
+		return "released on " + node
+	}
+	return was.Sentence
 }
 
 func (t *tx) timerFired(c *TimerFired) {

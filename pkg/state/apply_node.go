@@ -26,7 +26,7 @@ func (t *tx) nodeBoot(c *NodeBoot) {
 		t.refuse("the boot id of node %s is that of an older boot: this message is late, or the machine is a copy", c.Node)
 	case c.Replaces != n.Incarnation:
 		t.refuse("node %s says that it follows incarnation %d, but the newest is %d", c.Node, c.Replaces, n.Incarnation)
-	case n.Incarnation > 0 && c.BootID == n.BootID && !endedUnarmed(n):
+	case n.Incarnation > 0 && c.BootID == n.BootID && !endedUnarmed(n) && !(endedByTime(n) && c.AllStopped):
 		t.refuse("node %s must boot: incarnation %d of this boot may still hold what it has started", c.Node, n.Incarnation)
 	default:
 		t.newIncarnation(c)
@@ -56,6 +56,11 @@ func endedUnarmed(n *Node) bool {
 	}
 	return n.Armed == nil
 }
+
+// endedByTime reports whether the incarnation's lease ran out. Its node let go of everything in order, or it would have been
+// reset: with a probe that found everything stopped it may come back within the same boot. What it held is free already, so
+// its word frees nothing; it only bounds what the new incarnation starts from.
+func endedByTime(n *Node) bool { return !n.Forced && n.Dead != nil && n.Dead.Kind == ProofTime }
 
 // newIncarnation numbers the boot, and settles what the one before it held.
 func (t *tx) newIncarnation(c *NodeBoot) {
@@ -438,7 +443,7 @@ func (t *tx) free(node string, incarnation uint64, kind ProofKind, sentence stri
 			return
 		}
 		t.event(EventGroupFreed, node, d.Name, "group %s is free of node %s: proof %s%s", d.Name, node, kind, colon(sentence))
-		t.freed(d, node, freedByDeath, "node "+node+" is dead: proof "+string(kind)+colon(sentence))
+		t.freed(d, node, freedByDeath, node+" is dead: proof "+string(kind))
 	})
 }
 

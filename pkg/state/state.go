@@ -189,6 +189,8 @@ type Group struct {
 	// SettleUntil ends the settling time of an OFAN group; zero: none runs.
 	SettleUntil time.Time `json:"settle_until,omitzero"`
 	LastReason  string    `json:"last_reason,omitempty"` // of the last decision about it
+	// Freed is what made the group free, as the beginning of the next decision's reason; empty while it is held.
+	Freed string `json:"freed,omitempty"`
 }
 
 // Phase says by which policy the group is placed next.

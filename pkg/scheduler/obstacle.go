@@ -1,0 +1,189 @@
+package scheduler
+
+import (
+	"strconv"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+)
+
+// bar is why a node cannot take a group. Kept as a number until somebody wants the sentence.
+type bar int
+
+const (
+	barNone bar = iota
+	barUnseen
+	barDead
+	barSilent
+	barServices
+	barQuarantined
+	barResetting
+	barList
+	barManual
+	barNetwork
+	barTried
+	barMarked
+	barCapacity
+	barExclusion
+	barHome
+	barSpread
+	barHere
+)
+
+// nodeBar is why the node can take nothing at all.
+func nodeBar(n *state.Node) bar {
+	switch {
+	case n.Incarnation == 0:
+		return barUnseen
+	case n.Dead != nil:
+		return barDead
+	case n.Lost != nil:
+		return barSilent
+	case !n.Up():
+		return barServices
+	case n.Quarantined != "":
+		return barQuarantined
+	case n.Resetting != "":
+		return barResetting
+	}
+	return barNone
+}
+
+// obstacle is a bar with what its sentence needs.
+type obstacle struct {
+	bar   bar
+	other string // a network, or a group
+}
+
+// sentence says why the group cannot go to the node.
+func (m *model) sentence(g *group, n *node, o obstacle) string {
+	switch o.bar {
+	case barUnseen:
+		return n.name + " has not been seen yet"
+	case barDead:
+		return n.name + " is dead: proof " + string(n.st.Dead.Kind)
+	case barSilent:
+		return n.name + " is silent, and its end is not proven"
+	case barServices:
+		return "cluster services of " + n.name + " are " + string(n.st.Services)
+	case barQuarantined:
+		return n.name + " is quarantined"
+	case barResetting:
+		return n.name + " is about to be reset"
+	case barList:
+		return n.name + " is not in the list of " + g.def.Name
+	case barManual:
+		return "cluster services of " + n.name + " were started manually, which acquires nothing"
+	case barNetwork:
+		return n.name + " has lost network " + o.other
+	case barTried:
+		return "it was tried in vain on " + n.name
+	case barMarked:
+		if k := g.st.Marks[n.name]; k != nil && k.Kind == state.MarkAcquisition {
+			return "its acquisition has failed on " + n.name
+		}
+		return "its application has failed on " + n.name
+	case barCapacity:
+		return n.name + " has no room for its weight of " + strconv.Itoa(g.def.Weight) + " (capacity " + strconv.Itoa(n.def.Capacity) + ")"
+	case barExclusion:
+		return n.name + " has " + o.other + ", and both must not run on one node"
+	case barHome:
+		return n.name + " is not its home node, and startup is OHN"
+	case barSpread:
+		return n.name + " has a group with startup OUDP already"
+	case barHere:
+		return "it is on " + n.name
+	}
+	return n.name + " can take it"
+}
+
+// situation is what a placement is for: it decides which bars count.
+type situation struct {
+	startup  bool // automatic starts only
+	fallback bool // marked nodes never; nobody is displaced
+	request  bool // the operator wants it: marks count less
+	displace bool // lower tiers may be displaced
+	leaving  int  // a node that it must leave; -1
+}
+
+// obstacle says why the unit's wanted members cannot go to the node as things are planned. Marks are not looked at: see usable.
+// The members are looked at one by one, so that the sentence can name the group.
+func (m *model) obstacle(members []int, k int, s situation) (obstacle, *group) {
+	n := &m.nodes[k]
+	first := &m.groups[members[0]]
+	switch {
+	case n.bar != barNone:
+		return obstacle{bar: n.bar}, first
+	case k == s.leaving:
+		return obstacle{bar: barHere}, first
+	case n.manual && (s.startup || s.fallback):
+		return obstacle{bar: barManual}, first
+	}
+	weight := 0
+	for _, i := range members {
+		g := &m.groups[i]
+		if !inList(g, k) {
+			return obstacle{bar: barList}, g
+		}
+		for _, net := range g.nets {
+			if n.st.NetworkDown(net) {
+				return obstacle{bar: barNetwork, other: net}, g
+			}
+		}
+		for _, t := range g.st.Tried {
+			if t == n.name {
+				return obstacle{bar: barTried}, g
+			}
+		}
+		weight += g.def.Weight
+		if by := m.excludedBy(g, n, s.displace); by >= 0 {
+			return obstacle{bar: barExclusion, other: m.groups[by].def.Name}, g
+		}
+	}
+	if n.def.Capacity > 0 && weight > 0 && n.load+weight > n.def.Capacity {
+		return obstacle{bar: barCapacity}, first
+	}
+	if s.startup && first.def.Startup == cluster.OnlineUsingDistribution && n.spread > 0 {
+		return obstacle{bar: barSpread}, first
+	}
+	return obstacle{}, nil
+}
+
+func inList(g *group, k int) bool {
+	for _, n := range g.list {
+		if n == k {
+			return true
+		}
+	}
+	return false
+}
+
+// excludedBy finds a group on the node with which g must not share it; -1 for none. With displace, groups of a lower tier that
+// may be moved are no hindrance.
+func (m *model) excludedBy(g *group, n *node, displace bool) int {
+	for _, mb := range g.member {
+		o := n.inSet[mb.set]
+		if o < 0 || &m.groups[o] == g {
+			continue
+		}
+		if displace && m.tierIn(&m.groups[o], mb.set) < mb.tier && m.movable(&m.groups[o]) {
+			continue
+		}
+		return o
+	}
+	return -1
+}
+
+func (m *model) tierIn(g *group, set int) int {
+	for _, mb := range g.member {
+		if mb.set == set {
+			return mb.tier
+		}
+	}
+	return -1
+}
+
+// movable reports whether the cluster may release the group where it is.
+func (m *model) movable(g *group) bool {
+	return !g.st.Suspended && (g.status == online || g.status == acquiring || g.status == free || g.status == releasing)
+}
