@@ -185,7 +185,7 @@ func setNodes(d *Definition, _ *Definition, v string) error {
 	list := SplitList(v)
 	var nodes []Node
 	for i, name := range list {
-		if err := checkName(name); err != nil {
+		if err := CheckName(name); err != nil {
 			return fmt.Errorf("node %q: %w", name, err)
 		}
 		if slices.Contains(list[:i], name) {

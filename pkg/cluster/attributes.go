@@ -175,7 +175,7 @@ func (c *Class) Add(d *Definition, name string, set []Assignment) error {
 		*d = *work
 		return nil
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return fmt.Errorf("add %s %q: %w: %w", c.Name, name, err, ErrIncorrect)
 	}
 	if c.Singleton && len(c.names(work)) > 0 {
@@ -229,7 +229,7 @@ func (c *Class) Modify(d *Definition, name string, set []Assignment) error {
 		return err
 	}
 	if to != "" && to != name {
-		if err := checkName(to); err != nil {
+		if err := CheckName(to); err != nil {
 			return fmt.Errorf("rename %s %s to %q: %w: %w", c.Name, name, to, err, ErrIncorrect)
 		}
 		if !c.Singleton && c.Has(work, to) {

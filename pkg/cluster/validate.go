@@ -28,6 +28,19 @@ type Problem struct {
 	Path string // where: resource_groups[2].nodes[0]; empty for the whole
 	Text string // what is wrong
 	Want string // what would be right; empty where the text says it
+	// Refers is the class of the object that is named and does not exist; empty for other problems.
+	Refers string
+}
+
+// ListOf is the key of the list in which a definition keeps the objects of a class: node -> nodes.
+func ListOf(class string) string {
+	switch class {
+	case "dependency":
+		return "dependencies"
+	case "cluster":
+		return ""
+	}
+	return class + "s"
 }
 
 // String is one line: "resource_groups[2].nodes[0]: no node \"nod1\": one of node1, node2 (did you mean "node1"?)".
@@ -207,8 +220,8 @@ func indexOf[T any](list []T, name func(*T) string) map[string]int {
 // (clRGinfo and clmgr would have to guess which is meant).
 func (v *validator) names() {
 	d := v.d
-	if err := checkName(d.Name); err != nil {
-		v.add("name", nameForm, "the cluster's name %q cannot be used: %v", d.Name, err)
+	if err := CheckName(d.Name); err != nil {
+		v.add("name", NameForm, "the cluster's name %q cannot be used: %v", d.Name, err)
 	}
 	namesOf(v, "node", "nodes", d.Nodes, func(n *Node) string { return n.Name })
 	namesOf(v, "network", "networks", d.Networks, func(n *Network) string { return n.Name })
@@ -227,13 +240,14 @@ func (v *validator) names() {
 	}
 }
 
-const nameForm = "1 to 64 letters, digits, '_', '-' or '.', beginning with a letter or a digit"
+// NameForm says what a name looks like.
+const NameForm = "1 to 64 letters, digits, '_', '-' or '.', beginning with a letter or a digit"
 
 func namesOf[T any](v *validator, class, list string, objects []T, name func(*T) string) {
 	for i := range objects {
 		n, path := name(&objects[i]), fmt.Sprintf("%s[%d].name", list, i)
-		if err := checkName(n); err != nil {
-			v.add(path, nameForm, "the name %q cannot be used: %v", n, err)
+		if err := CheckName(n); err != nil {
+			v.add(path, NameForm, "the name %q cannot be used: %v", n, err)
 			continue
 		}
 		if first := v.known[class][n]; first != i {
@@ -247,6 +261,9 @@ func (v *validator) knownReferences() {
 	v.d.references(func(r reference) {
 		if _, ok := v.known[r.class][*r.name]; !ok {
 			v.add(r.path, v.choice(r.class, *r.name), "no %s %q is defined", r.class, *r.name)
+			if last := &v.problems[len(v.problems)-1]; last.Path == r.path {
+				last.Refers = r.class
+			}
 		}
 	})
 }

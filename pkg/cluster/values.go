@@ -171,8 +171,8 @@ func parsePrefix(s string) (int, error) {
 	return n, nil
 }
 
-// checkName reports what is wrong with a name.
-func checkName(s string) error {
+// CheckName reports what is wrong with the name of an object; nil: it can be used.
+func CheckName(s string) error {
 	if s == "" {
 		return fmt.Errorf("a name is needed")
 	}
