@@ -20,6 +20,9 @@ const defaultTimeout = 360 * time.Second
 // command shows in the status at once, but a node that hears of it by replication may be a moment behind.
 const hopeless = 2 * time.Second
 
+// poll is how long one long poll lasts; short enough to notice a daemon that hangs.
+const poll = 5 * time.Second
+
 // leaderPatience is how long a command is offered again while there is no leader to take it.
 const leaderPatience = 15 * time.Second
 
@@ -240,12 +243,12 @@ func (w *waiting) look(st *api.Status, now time.Time) {
 // wait is how long the next long poll may take.
 func (w *waiting) wait(now time.Time) time.Duration {
 	if w.settled.IsZero() {
-		return api.MaxWait
+		return poll
 	}
 	if left := hopeless - now.Sub(w.settled); left > 0 {
 		return left + time.Millisecond
 	}
-	return api.MaxWait
+	return poll
 }
 
 // unmetWaits says which of the conditions that the cluster itself named are not met.

@@ -70,11 +70,12 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 
 // Next is the status when it differs from the one last seen, or after at most wait (and api.MaxWait) as it then is.
 func (c *Client) Next(ctx context.Context, last *api.Status, wait time.Duration) (api.Status, error) {
-	return get[api.Status](ctx, c, api.PathStatus, url.Values{
+	wait = max(0, min(wait, api.MaxWait))
+	return getWithin[api.Status](ctx, c, api.PathStatus, url.Values{
 		"since":    {strconv.FormatUint(last.Version, 10)},
 		"instance": {last.Instance},
-		"wait":     {strconv.FormatFloat(min(wait, api.MaxWait).Seconds(), 'f', 3, 64)},
-	})
+		"wait":     {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)},
+	}, wait+silence)
 }
 
 // WaitFor follows the status until cond says that it is reached, cond returns an error, or the context ends. It returns the
@@ -202,12 +203,28 @@ func (c *Client) Join(ctx context.Context, j api.Join) (api.Reply, error) {
 	return send[api.Reply](ctx, c, http.MethodPost, api.PathJoin, j)
 }
 
+// silence is how long a read waits for a daemon that has taken the connection, beyond the wait it was asked for.
+const silence = 10 * time.Second
+
 func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
+	return getWithin[T](ctx, c, path, q, silence)
+}
+
+// getWithin reads. A daemon that is stopped or hangs takes connections and says nothing: that is an error like its absence.
+func getWithin[T any](ctx context.Context, c *Client, path string, q url.Values, d time.Duration) (T, error) {
 	if len(q) > 0 {
 		path += "?" + q.Encode()
 	}
-	return roundTrip[T](ctx, c, http.MethodGet, path, nil)
+	own, cancel := context.WithTimeoutCause(ctx, d, errSilent)
+	defer cancel()
+	out, err := roundTrip[T](own, c, http.MethodGet, path, nil)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(own), errSilent) {
+		err = &UnreachableError{Socket: c.socket, Hint: fmt.Sprintf("it takes connections and has said nothing for %s", d), Err: errSilent}
+	}
+	return out, err
 }
+
+var errSilent = errors.New("no answer in time")
 
 func send[T any](ctx context.Context, c *Client, method, path string, v any) (T, error) {
 	var body []byte
