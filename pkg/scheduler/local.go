@@ -86,7 +86,7 @@ const (
 	DoDisarm       LocalKind = "disarm"
 	DoTellDisarmed LocalKind = "tell-disarmed" // commit Disarmed for the arming named
 	DoReset        LocalKind = "reset"         // reset the node
-	DoNewLife      LocalKind = "new-life"      // begin a new incarnation of the same boot: nothing was ever started
+	DoNewLife      LocalKind = "new-life"      // begin a new incarnation of the same boot: nothing runs here
 )
 
 // A LocalAction is one thing to do. Reason is one sentence.
@@ -166,7 +166,36 @@ func (l *localPlan) ends() bool {
 		l.do(LocalAction{Kind: DoNewLife, Reason: "this incarnation was declared dead without having armed: it has started nothing"})
 		return true
 	}
+	if !over && l.n.Dead.Kind == state.ProofTime && l.survived() {
+		return true
+	}
 	l.do(LocalAction{Kind: DoReset, Reason: "this incarnation is dead for the cluster: what runs here may run elsewhere"})
+	return true
+}
+
+// survived deals with a node that let go of everything in order while its lease ran out: it needs no reset to come back. It
+// reports false if something may still run here.
+func (l *localPlan) survived() bool {
+	probing := false
+	for _, name := range l.v.GroupNames() {
+		g := l.view.Groups[name]
+		switch {
+		case g.Busy == Starting || g.Busy == Stopping || g.Started != 0 || g.Seen == SeenRunning || g.Seen == SeenPartly || g.Seen == SeenUnclear:
+			return false
+		case g.Busy == Probing:
+			probing = true
+		case g.Seen == NotProbed:
+			probing = true
+			l.do(LocalAction{Kind: DoProbe, Group: name, Reason: "before this boot may begin a new life"})
+		}
+	}
+	switch {
+	case probing:
+	case l.view.Armed:
+		l.do(LocalAction{Kind: DoDisarm, Reason: "everything here is stopped, and this incarnation is over"})
+	default:
+		l.do(LocalAction{Kind: DoNewLife, Reason: "the lease of this incarnation ran out, and everything was let go of in time"})
+	}
 	return true
 }
 

@@ -1,0 +1,113 @@
+// Command clstrmgrd is the Holdfast daemon of one node: flags, signals, and the exit status.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/holdfast-ha/holdfast/pkg/agent"
+	"github.com/holdfast-ha/holdfast/pkg/config"
+	"github.com/holdfast-ha/holdfast/pkg/metrics"
+)
+
+var version = "unknown" // set by the build
+
+// Exit statuses.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2 // flags or the node file cannot be used
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+
+func run(args []string, stderr io.Writer) int {
+	fs := flag.NewFlagSet("clstrmgrd", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	file := fs.String("config", "/etc/holdfast/node.yaml", "the node file")
+	show := fs.Bool("version", false, "print the version and exit")
+	check := fs.Bool("check", false, "check the node file and exit")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return exitOK
+		}
+		return exitUsage
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(stderr, "clstrmgrd: unknown argument %q\n", fs.Arg(0))
+		return exitUsage
+	}
+	if *show {
+		fmt.Println("clstrmgrd", version)
+		return exitOK
+	}
+	node, err := config.LoadNode(*file)
+	if err != nil {
+		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
+		return exitUsage
+	}
+	if *check {
+		return exitOK
+	}
+	log, closeLog, err := openLog(node, stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
+		return exitError
+	}
+	defer closeLog()
+	return serve(node, log, stderr)
+}
+
+func serve(node *config.Node, log *slog.Logger, stderr io.Writer) int {
+	// The daemon is small and idle most of the time: memory is worth more than the collector's CPU.
+	debug.SetGCPercent(50)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	a, err := agent.New(agent.Options{Node: node, Version: version, Logger: log, Metrics: metrics.New(version),
+		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
+		Exit: func(reason string) {
+			log.Error("the daemon ends at once", "reason", reason)
+			fmt.Fprintf(stderr, "clstrmgrd: %s\n", reason)
+			os.Exit(exitError)
+		}})
+	if err == nil {
+		err = a.Run(ctx)
+	}
+	if err != nil {
+		log.Error("clstrmgrd ends", "error", err)
+		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
+		return exitError
+	}
+	return exitOK
+}
+
+// openLog writes the structured log to log/clstrmgr.debug below the log directory.
+func openLog(node *config.Node, stderr io.Writer) (*slog.Logger, func(), error) {
+	path := filepath.Join(node.LogDir, "log", "clstrmgr.debug")
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, nil, fmt.Errorf("create the log directory: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o640)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the log: %w", err)
+	}
+	var level slog.Level
+	if node.LogLevel != "" {
+		if err := level.UnmarshalText([]byte(node.LogLevel)); err != nil {
+			f.Close()
+			return nil, nil, fmt.Errorf("log_level: %w", err)
+		}
+	}
+	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: level})), func() { f.Close() }, nil
+}

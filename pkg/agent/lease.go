@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/deadman"
+	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+)
+
+// The lease, between the deadman of this node and the leader of the cluster (design: "asking", "petting", "believing").
+//
+// Carrying is deliberately apart from the loop: a request waits for no action, no plan and no commit of ours. But it is only
+// carried while the loop makes progress, so that a stuck loop ends in a reset and not in a zombie.
+
+// progressLimit is how long a loop may take for one pass before it no longer counts as alive: for carrying requests, and on
+// the leader for granting them.
+const progressLimit = 2 * time.Second
+
+// retryLease is the pause before a request that found no leader is tried again.
+const retryLease = 40 * time.Millisecond
+
+// leaseAnswer is the leader's answer on the wire. Exactly one of the fields is set.
+type leaseAnswer struct {
+	Grant *lease.Grant `json:"grant,omitempty"`
+	// Leader names another node that leads, or is "?" if none is known here.
+	Leader string `json:"leader,omitempty"`
+	// Boot asks the node to introduce this boot first: the log does not know it.
+	Boot bool `json:"boot,omitempty"`
+	// Dead says that the incarnation which asks is dead by proof: it must not go on.
+	Dead string `json:"dead,omitempty"`
+	// Wait says why there is no grant now.
+	Wait string `json:"wait,omitempty"`
+}
+
+// a granted lease, as the loop gets it.
+type granted struct {
+	grant     *lease.Grant
+	requested lease.Instant // t_req
+	received  lease.Instant
+}
+
+// carryRequests passes the deadman's requests to the leader until ctx ends.
+func (m *member) carryRequests(ctx context.Context, dm Deadman) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-dm.Done():
+			return
+		case r, ok := <-dm.Requests():
+			if !ok {
+				return
+			}
+			if !m.loopAlive() {
+				m.log.Error("the loop makes no progress: the lease request is not carried", "limit", progressLimit)
+				continue
+			}
+			m.carriers.Go(func() { m.carry(ctx, dm, r) })
+		}
+	}
+}
+
+// carry asks until there is a grant, a clear no, or the request is too old to be of use.
+func (m *member) carry(ctx context.Context, dm Deadman, r deadman.Request) {
+	ctx, cancel := context.WithTimeout(ctx, m.params().MaxAge)
+	defer cancel()
+	req := lease.Request{Nonce: r.Nonce, Node: m.name, BootID: m.bootKey()}
+	for {
+		view := m.view()
+		req.Incarnation, req.Applied = m.incarnation(view), view.Index
+		a, err := m.askLease(ctx, req)
+		switch {
+		case err != nil || a.Leader != "":
+			// No leader, or not reachable: the request lives on for as long as a grant for it could be taken.
+		case a.Grant != nil:
+			m.takeGrant(dm, r, a.Grant)
+			return
+		case a.Dead != "":
+			m.post(heardDead{incarnation: req.Incarnation, sentence: a.Dead})
+			return
+		case a.Boot:
+			m.post(heardUnknown{})
+			return
+		default:
+			m.log.Debug("no grant now", "why", a.Wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryLease):
+		}
+	}
+}
+
+func (m *member) takeGrant(dm Deadman, r deadman.Request, g *lease.Grant) {
+	if g.Nonce != r.Nonce || g.Node != m.name {
+		m.log.Error("the leader's grant answers another request: thrown away", "leader", g.Leader)
+		return
+	}
+	now := m.clock.Now()
+	if err := dm.Grant(g.Nonce, g.LeaderBoot, g.LeaderTime); err != nil {
+		m.log.Warn("the deadman did not take the grant", "error", err)
+		return
+	}
+	m.met.LeaseGranted(now.Sub(r.At))
+	m.post(granted{grant: g, requested: r.At, received: now})
+}
+
+// askLease sends the request to the leader, which may be this node.
+func (m *member) askLease(ctx context.Context, req lease.Request) (leaseAnswer, error) {
+	leader, _ := m.raft.Leader()
+	if leader == "" {
+		return leaseAnswer{Leader: "?"}, nil
+	}
+	node := nodeOfServer(leader)
+	if node == m.name {
+		return m.grantLease(ctx, m.name, req), nil
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return leaseAnswer{}, err
+	}
+	out, err := m.links.Call(ctx, node, rpcLease, body)
+	if err != nil {
+		return leaseAnswer{}, err
+	}
+	var a leaseAnswer
+	if err := json.Unmarshal(out, &a); err != nil {
+		return leaseAnswer{}, errors.New("the leader's answer cannot be read")
+	}
+	return a, nil
+}
+
+// serveLease is the leader's side of askLease on the wire.
+func (m *member) serveLease(ctx context.Context, from string, body []byte) ([]byte, error) {
+	var req lease.Request
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, errors.New("the lease request cannot be read")
+	}
+	return json.Marshal(m.grantLease(ctx, from, req))
+}
+
+// grantLease decides about one request. The order matters: the round that confirms the term begins after the request has
+// arrived; then, under the book's lock, the leader reads its own state, notes the grant and makes the list, so that a proof
+// against the incarnation is either not yet proposed, and counts from this grant, or prevents it (attacks A1, A9, A11).
+func (m *member) grantLease(ctx context.Context, from string, req lease.Request) leaseAnswer {
+	lead := m.leading()
+	if lead == nil {
+		leader, _ := m.raft.Leader()
+		if node := nodeOfServer(leader); node != "" && node != m.name {
+			return leaseAnswer{Leader: node}
+		}
+		return leaseAnswer{Leader: "?"}
+	}
+	if req.Node != from {
+		return leaseAnswer{Wait: "the request names another node than the one that sent it"}
+	}
+	m.heard(from, detector.PathLease)
+	if why := m.unfitToGrant(lead); why != "" {
+		return leaseAnswer{Wait: why}
+	}
+	if a, ok := m.knowsBoot(m.view(), req); !ok {
+		return a
+	}
+	if err := lead.confirm(ctx); err != nil {
+		return leaseAnswer{Wait: "the term could not be confirmed: " + err.Error()}
+	}
+	lead.mu.Lock()
+	defer lead.mu.Unlock()
+	if lead.ctx.Err() != nil {
+		return leaseAnswer{Leader: "?"}
+	}
+	view := m.view()
+	if a, ok := m.knowsBoot(view, req); !ok {
+		return a
+	}
+	s := lease.Subject{Node: req.Node, Incarnation: req.Incarnation}
+	if !lead.book.MayGrant(s) {
+		return leaseAnswer{Wait: "a proof of the node's death is being committed"}
+	}
+	now := m.clock.Now()
+	lead.book.Granted(s, now)
+	return leaseAnswer{Grant: &lease.Grant{
+		Nonce: req.Nonce, Node: req.Node, Incarnation: req.Incarnation, Leader: m.name, Term: lead.term, Applied: view.Index,
+		LeaderBoot: m.bootID, LeaderTime: now, Hold: view.Holds(req.Node, req.Incarnation),
+	}}
+}
+
+// knowsBoot checks that the request comes from the living incarnation.
+func (m *member) knowsBoot(view *state.State, req lease.Request) (leaseAnswer, bool) {
+	n := view.Node(req.Node)
+	switch {
+	case n == nil:
+		return leaseAnswer{Wait: "node " + req.Node + " is not in the definition"}, false
+	case n.Incarnation == 0 || bootKey(n.BootID, n.Life) != req.BootID:
+		return leaseAnswer{Boot: true}, false
+	case n.Dead != nil:
+		return leaseAnswer{Dead: n.Dead.Sentence}, false
+	case n.Incarnation != req.Incarnation:
+		// The node has not applied its own boot yet; it will ask again.
+		return leaseAnswer{Wait: "the node does not know its own incarnation yet"}, false
+	}
+	return leaseAnswer{}, true
+}
+
+// unfitToGrant says why this leader must not grant now: its log or its loop does not move (attack B6). Empty: it may.
+func (m *member) unfitToGrant(lead *leadership) string {
+	switch {
+	case !m.loopAlive():
+		return "the leader's loop makes no progress"
+	case m.clock.Now().Sub(lead.lead.LastCommit()) > progressLimit:
+		return "the leader has committed nothing for 2 s"
+	case !lead.ready():
+		return "the leader has not applied an entry of its own term yet"
+	}
+	return ""
+}

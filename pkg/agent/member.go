@@ -1,0 +1,455 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/consensus"
+	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/gossip"
+	"github.com/holdfast-ha/holdfast/pkg/identity"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/metrics"
+	"github.com/holdfast-ha/holdfast/pkg/peer"
+	"github.com/holdfast-ha/holdfast/pkg/server"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+)
+
+// Calls between agents.
+const (
+	rpcLease   = "lease"
+	rpcHello   = "hello"
+	rpcBoot    = "boot"
+	rpcConfirm = "confirm"
+	rpcReport  = "report"
+	rpcOperate = "operate"
+	rpcAdmit   = "admit"
+	rpcPing    = "ping"
+)
+
+// A member is this node's part in one cluster: everything that exists between joining and leaving it.
+type member struct {
+	a    *Agent
+	opt  *Options
+	log  *slog.Logger
+	id   *identity.Identity
+	name string
+
+	clock     lease.Clock
+	bootID    string
+	life      atomic.Value // string
+	met       *metrics.Metrics
+	executors executor.Registry
+	runner    *executor.Runner
+
+	fsm        *fsm
+	raft       *consensus.Node
+	links      *peer.Peer
+	tombstones *executor.Tombstones
+	history    *historyLog
+
+	mail       *mailbox
+	loopAt     atomic.Int64 // last pass of the loop, a lease.Instant
+	lead       atomic.Pointer[leadership]
+	timing     atomic.Pointer[lease.Params]
+	local      atomic.Pointer[local]
+	version    atomic.Uint64
+	lastLeader atomic.Pointer[string]
+	front      *server.Server
+	notify     notifier
+	friends    atomic.Pointer[map[string][]string] // members' addresses as known before the log is
+
+	detMu sync.Mutex
+	det   *detector.Detector
+
+	stop     context.CancelCauseFunc
+	loopDone chan struct{}
+	work     sync.WaitGroup // jobs, proposals, calls
+	carriers sync.WaitGroup
+	rings    *rings
+	loop     loopState // the loop's own
+}
+
+func newMember(a *Agent, id *identity.Identity) (*member, error) {
+	m := &member{a: a, opt: &a.opt, log: a.log.With("node", id.Node), id: id, name: id.Node, clock: a.opt.Clock, bootID: a.opt.BootID,
+		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{})}
+	m.notify.init()
+	m.local.Store(&local{})
+	m.friends.Store(&map[string][]string{})
+	m.fsm = newFSM(m.log, m.viewChanged, func(why string) { m.a.fail(errors.New(why)) })
+	m.setTiming(lease.Params{})
+	if err := m.loadLife(); err != nil {
+		return nil, err
+	}
+	m.loadFriends()
+	var err error
+	if m.tombstones, err = executor.OpenTombstones(filepath.Join(m.opt.Node.StateDir, "tombstones")); err != nil {
+		return nil, err
+	}
+	if m.history, err = openHistory(m.opt.Node.LogDir, m.name); err != nil {
+		return nil, err
+	}
+	m.det = detector.New(detector.ParamsFor(m.params()), m.clock.Now())
+	m.rings = newRings(m)
+	if err := m.openLinks(); err != nil {
+		return nil, err
+	}
+	if err := m.openLog(); err != nil {
+		m.links.Close()
+		return nil, err
+	}
+	m.setTiming(m.timingOf(m.view()))
+	return m, nil
+}
+
+func (m *member) openLinks() error {
+	cfg := peer.Config{Identity: m.id, ListenAddrs: m.listenAddrs(), Members: m.addressesOf, Logger: m.log,
+		OnHeard: func(node string) { m.heard(node, detector.PathPeer) }, Join: m.serveJoin}
+	if n := m.opt.Network; n != nil {
+		cfg.Dial, cfg.Listen = n.Dial, n.Listen
+	}
+	var err error
+	m.links, err = peer.New(cfg)
+	if err != nil {
+		return err
+	}
+	m.links.Handle(rpcLease, m.serveLease)
+	m.links.Handle(rpcHello, m.serveHello)
+	m.links.Handle(rpcBoot, m.serveBoot)
+	m.links.Handle(rpcConfirm, m.serveConfirm)
+	m.links.Handle(rpcReport, m.serveReport)
+	m.links.Handle(rpcOperate, m.serveOperate)
+	m.links.Handle(rpcAdmit, m.serveAdmit)
+	m.links.Handle(rpcPing, func(context.Context, string, []byte) ([]byte, error) { return nil, nil })
+	return nil
+}
+
+func (m *member) openLog() error {
+	cfg := consensus.Config{
+		ID: m.id.RaftID, ClusterID: m.id.ClusterUUID, Dir: filepath.Join(m.opt.Node.StateDir, "raft"), MachineID: machineID(),
+		Dial: func(ctx context.Context, server string) (net.Conn, error) {
+			return m.links.Dial(ctx, nodeOfServer(server), peer.ProtoRaft)
+		},
+		Listener: m.links.Listener(peer.ProtoRaft), Ask: m.askConfirm, Params: m.params(), FSM: m.fsm, Clock: m.clock, Logger: m.log,
+		Exit: m.opt.Exit,
+	}
+	var err error
+	m.raft, err = consensus.Open(cfg)
+	return err
+}
+
+func (m *member) start(ctx context.Context) {
+	ctx, m.stop = context.WithCancelCause(ctx)
+	m.met.SetSource(m.sample)
+	m.work.Go(func() { m.keepDeadman(ctx) })
+	m.work.Go(func() { m.watchLeadership(ctx) })
+	m.work.Go(func() { m.watchLinks(ctx) })
+	go func() {
+		defer close(m.loopDone)
+		m.runLoop(ctx)
+	}()
+}
+
+// close ends this node's part without stopping any group: what runs here goes on, under the deadman's eye.
+func (m *member) close() {
+	if m.stop != nil {
+		m.stop(errors.New("the daemon stops"))
+		<-m.loopDone
+	}
+	m.rings.close()
+	if m.front != nil {
+		m.front.Close()
+	}
+	if m.raft != nil {
+		m.raft.Close()
+	}
+	m.links.Close()
+	m.carriers.Wait()
+	m.work.Wait()
+	m.history.close()
+}
+
+func (m *member) view() *state.State { return m.fsm.newest.Load() }
+
+func (m *member) params() lease.Params { return *m.timing.Load() }
+
+func (m *member) post(v any) { m.mail.post(v) }
+
+func (m *member) viewChanged() {
+	m.mail.wake()
+}
+
+// loopAlive reports whether the loop has made a pass within progressLimit.
+func (m *member) loopAlive() bool {
+	return m.clock.Now().Sub(lease.Instant(m.loopAt.Load())) < progressLimit
+}
+
+// heard notes that a node was heard on a path. Any goroutine.
+func (m *member) heard(node string, path detector.Path) {
+	m.detMu.Lock()
+	m.det.Observe(node, path, m.clock.Now())
+	m.detMu.Unlock()
+}
+
+// timingOf is what the definition says of timings; a definition was validated before it was committed.
+func (m *member) timingOf(view *state.State) lease.Params {
+	if view.Definition == nil {
+		p, _ := lease.Profile("")
+		return p
+	}
+	p, err := lease.Profile(view.Definition.Settings.Profile)
+	if err == nil {
+		p, err = p.With(view.Definition.Settings.Timings)
+	}
+	if err != nil || len(p.Validate()) > 0 {
+		m.log.Error("the definition's timings cannot be used: the default profile holds", "error", err)
+		p, _ = lease.Profile("")
+	}
+	return p
+}
+
+func (m *member) setTiming(p lease.Params) {
+	if p.Watchdog == 0 {
+		p, _ = lease.Profile("")
+	}
+	m.timing.Store(&p)
+}
+
+func (m *member) deadmanMode(view *state.State) lease.Mode {
+	if view.Definition != nil && view.Definition.Settings.DeadmanMode == string(lease.ModeEvent) {
+		return lease.ModeEvent
+	}
+	return lease.ModeReset
+}
+
+// addressesOf gives a member's addresses for the links, by the newest definition, or by what was learned at the join.
+func (m *member) addressesOf(node string) ([]string, bool) {
+	if d := m.view().Definition; d != nil {
+		n := d.Node(node)
+		if n == nil {
+			return nil, false
+		}
+		return dialAddresses(d, n, m.port()), true
+	}
+	addrs, ok := (*m.friends.Load())[node]
+	return addrs, ok
+}
+
+func (m *member) port() string { return fmt.Sprint(m.opt.Node.Port) }
+
+// dialAddresses lists host:port of a node, one for each network, in the definition's order.
+func dialAddresses(d *cluster.Definition, n *cluster.Node, port string) []string {
+	var out []string
+	for _, w := range d.Networks {
+		if a, ok := n.Addresses[w.Name]; ok {
+			out = append(out, net.JoinHostPort(plainAddress(a), port))
+		}
+	}
+	return out
+}
+
+// plainAddress cuts the prefix length off.
+func plainAddress(a string) string {
+	for i := range a {
+		if a[i] == '/' {
+			return a[:i]
+		}
+	}
+	return a
+}
+
+func (m *member) listenAddrs() []string {
+	if len(m.opt.Node.Listen) > 0 {
+		var out []string
+		for _, a := range m.opt.Node.Listen {
+			out = append(out, net.JoinHostPort(plainAddress(a), m.port()))
+		}
+		return out
+	}
+	return []string{net.JoinHostPort("", m.port())}
+}
+
+// Friends: who the members were when this node last knew, so that it finds them before its log is open or caught up.
+
+func (m *member) friendsFile() string { return filepath.Join(m.opt.Node.StateDir, "members.json") }
+
+func (m *member) loadFriends() {
+	b, err := os.ReadFile(m.friendsFile())
+	if err != nil {
+		return
+	}
+	f := map[string][]string{}
+	if err := json.Unmarshal(b, &f); err != nil {
+		m.log.Warn("the list of members cannot be read: it will be learned again", "file", m.friendsFile(), "error", err)
+		return
+	}
+	m.friends.Store(&f)
+}
+
+func saveFriends(dir string, f map[string][]string) error {
+	b, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "members.json"), b, 0o600)
+}
+
+// Life: one boot may have several incarnations, because a node that has let go of everything in order need not reset to
+// come back. The life is stored, so that a new agent of the same boot goes on with the same incarnation.
+
+type lifeRecord struct {
+	BootID string `json:"boot_id"`
+	Life   string `json:"life"`
+}
+
+func (m *member) lifeFile() string { return filepath.Join(m.opt.Node.StateDir, "life.json") }
+
+func (m *member) loadLife() error {
+	b, err := os.ReadFile(m.lifeFile())
+	var r lifeRecord
+	if err == nil && json.Unmarshal(b, &r) == nil && r.BootID == m.bootID {
+		m.life.Store(r.Life)
+		return nil
+	}
+	return m.newLife()
+}
+
+func (m *member) newLife() error {
+	r := lifeRecord{BootID: m.bootID, Life: newNonce()[:8]}
+	b, err := json.Marshal(r)
+	if err == nil {
+		err = writeFile(m.lifeFile(), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("store the life of this boot: %w", err)
+	}
+	m.life.Store(r.Life)
+	return nil
+}
+
+// writeFile replaces a file as a whole and durably.
+func writeFile(path string, b []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, werr := f.Write(b)
+	err = errors.Join(werr, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// rings keeps one gossip ring per network, as the definition has them.
+type rings struct {
+	m    *member
+	mu   sync.Mutex
+	ring map[string]*gossip.Ring
+}
+
+func newRings(m *member) *rings { return &rings{m: m, ring: map[string]*gossip.Ring{}} }
+
+// tend starts and stops rings so that they are those of the definition. Called from the loop after a change of it.
+func (r *rings) tend(ctx context.Context, d *cluster.Definition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	want := map[string]bool{}
+	self := d.Node(r.m.name)
+	for _, w := range d.Networks {
+		if self == nil || self.Addresses[w.Name] == "" {
+			continue
+		}
+		want[w.Name] = true
+		if r.ring[w.Name] != nil {
+			continue
+		}
+		ring, err := r.m.openRing(ctx, w.Name, plainAddress(self.Addresses[w.Name]))
+		if err != nil {
+			r.m.log.Warn("no gossip on this network; heartbeats run on the other paths, and it is tried again", "network", w.Name, "error", err)
+			continue
+		}
+		r.ring[w.Name] = ring
+	}
+	for _, name := range sortedKeys(r.ring) {
+		if !want[name] {
+			r.ring[name].Close()
+			delete(r.ring, name)
+		}
+	}
+}
+
+func (r *rings) complete(d *cluster.Definition) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	self := d.Node(r.m.name)
+	for _, w := range d.Networks {
+		if self != nil && self.Addresses[w.Name] != "" && r.ring[w.Name] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *rings) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.ring {
+		g.Close()
+	}
+	r.ring = map[string]*gossip.Ring{}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// notifier wakes those who wait for a new status version.
+type notifier struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+func (n *notifier) init() { n.ch = make(chan struct{}) }
+
+func (n *notifier) fire() {
+	n.mu.Lock()
+	close(n.ch)
+	n.ch = make(chan struct{})
+	n.mu.Unlock()
+}
+
+func (n *notifier) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ch
+}
+
+// after is a timer channel that a select can use next to a context.
+func after(d time.Duration) <-chan time.Time { return time.After(d) }

@@ -1,0 +1,319 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/deadman"
+	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/gossip"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/scheduler"
+)
+
+// nodeState_ is this node's own side, of the loop alone: its deadman, its newest grant, and what it knows of its groups.
+type nodeState_ struct {
+	// The deadman.
+	dm         Deadman
+	dmBusy     bool          // an arm or disarm is under way
+	armed      bool          // as the deadman says
+	armedAt    lease.Instant // when this arming began, as far as this agent knows; requests after it count
+	arming     string        // the nonce of this arming
+	armedWith  lease.Params  // the timings of this arming
+	dmSince    lease.Instant // of the connection
+	dmWarnings []string
+
+	// The lease.
+	grant     *lease.Grant  // the newest by (term, applied)
+	requested lease.Instant // t_req of the newest grant taken
+	listAt    lease.Instant // t_req of the grant whose list is in force
+	unknown   bool          // the leader does not know this boot
+
+	// Introduction of this boot.
+	incarnation uint64 // the number that the log gave to this boot and life; 0: not known
+	introducing bool
+	retryAt     lease.Instant
+
+	groups    map[string]*groupState
+	probing   map[string]bool
+	reporting map[string]bool
+	recovered bool // the actions of an earlier agent are ended
+	started   lease.Instant
+
+	lastContact lease.Instant
+	renewedAt   lease.Instant
+	toldDead    uint64
+	resetAt     lease.Instant // when the deadman was last asked for a reset
+	announceAt  []lease.Instant
+	downNets    map[string]bool
+	version     uint64 // of what only this node knows; raised when it changes
+}
+
+// groupState is what this node knows of one group on itself.
+type groupState struct {
+	job        job // under way; empty: none
+	generation uint64
+	cancel     context.CancelFunc
+	status     executor.Status // as last seen
+	seenAt     lease.Instant
+	began      lease.Instant
+	sentence   string
+	known      scheduler.LocalGroup // what this process has done with it; Seen, Busy and Tombstone are filled in for each pass
+	stopSince  uint64               // of the stop under way
+	watch      *watch               // monitors, while it is online here
+	jobBegan   lease.Instant
+}
+
+func (n *nodeState_) init(m *member) {
+	n.groups, n.probing, n.reporting, n.downNets = map[string]*groupState{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	n.started = m.clock.Now()
+}
+
+func (n *nodeState_) group(name string) *groupState {
+	g := n.groups[name]
+	if g == nil {
+		g = &groupState{status: executor.Unknown}
+		n.groups[name] = g
+	}
+	return g
+}
+
+// beginNode ends what an earlier agent has left under way, before anything is probed or reported (attack A8). It blocks the
+// loop's first pass; the carriers do not wait for it.
+func (m *member) beginNode(ctx context.Context) {
+	m.work.Go(func() {
+		orphans, err := m.runner.Recover(ctx)
+		m.post(recoveredActions{orphans: len(orphans), err: err})
+	})
+}
+
+type recoveredActions struct {
+	orphans int
+	err     error
+}
+
+func (m *member) gotRecovered(e recoveredActions) {
+	if e.orphans > 0 {
+		m.log.Warn("actions of an earlier agent were ended", "count", e.orphans)
+	}
+	if e.err != nil {
+		// What could not be ended is blocked resource by resource: it is unknown, and is reported as nothing else.
+		m.log.Error("actions of an earlier agent could not be ended", "error", e.err)
+	}
+	m.loop.node.recovered = true
+}
+
+func (m *member) endNode() {
+	n := &m.loop.node
+	for _, name := range sortedKeys(n.groups) {
+		if w := n.groups[name].watch; w != nil {
+			w.stop()
+		}
+	}
+	if n.dm != nil {
+		n.dm.Close()
+	}
+}
+
+// The deadman's connection.
+
+type (
+	deadmanUp   struct{ dm Deadman }
+	deadmanDown struct{ dm Deadman }
+	deadmanDone struct {
+		dm   Deadman
+		arm  bool
+		err  error
+		at   lease.Instant
+		with lease.Params
+	}
+)
+
+// keepDeadman holds the connection to the deadman, for ever: the deadman may be replaced under a running agent.
+func (m *member) keepDeadman(ctx context.Context) {
+	told := false
+	for ctx.Err() == nil {
+		dm, err := m.opt.ConnectDeadman(ctx, deadman.Settings{Params: m.params(), Mode: m.deadmanMode(m.view())})
+		if err != nil {
+			if !told {
+				told = true
+				m.log.Warn("the deadman cannot be reached: this node can hold no group", "error", err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-after(100 * time.Millisecond):
+			}
+			continue
+		}
+		told = false
+		m.post(deadmanUp{dm})
+		m.carryRequests(ctx, dm)
+		m.post(deadmanDown{dm})
+	}
+}
+
+func (m *member) gotDeadman(e deadmanUp) {
+	n := &m.loop.node
+	n.dm, n.dmBusy, n.dmSince = e.dm, false, m.clock.Now()
+	info := e.dm.Info()
+	n.armed, n.dmWarnings = info.Armed, info.Warnings
+	if n.armed {
+		// Armed by an earlier agent: only requests made through this connection count.
+		n.armedAt, n.armedWith = n.dmSince, m.params()
+		n.arming = armingName(info)
+	}
+	for _, w := range info.Warnings {
+		m.log.Warn("deadman: " + w)
+	}
+	m.log.Info("connected to the deadman", "class", info.Class, "watchdog", info.Watchdog, "armed", info.Armed)
+}
+
+func (m *member) lostDeadman(e deadmanDown) {
+	n := &m.loop.node
+	if n.dm == e.dm {
+		n.dm, n.dmBusy = nil, false
+		m.log.Warn("the connection to the deadman is lost")
+	}
+}
+
+// setArmed arms or disarms, beside the loop.
+func (m *member) setArmed(arm bool) {
+	n := &m.loop.node
+	if n.dm == nil || n.dmBusy {
+		return
+	}
+	n.dmBusy = true
+	dm, with := n.dm, m.params()
+	m.work.Go(func() {
+		ctx, cancel := context.WithTimeout(m.loop.ctx, 5*time.Second)
+		defer cancel()
+		var err error
+		if arm {
+			err = dm.Arm(ctx)
+		} else {
+			err = dm.Disarm(ctx)
+		}
+		m.post(deadmanDone{dm: dm, arm: arm, err: err, at: m.clock.Now(), with: with})
+	})
+}
+
+func (m *member) finishDeadman(e deadmanDone) {
+	n := &m.loop.node
+	if n.dm != e.dm {
+		return
+	}
+	n.dmBusy = false
+	if e.err != nil {
+		m.log.Error("the deadman did not "+map[bool]string{true: "arm", false: "disarm"}[e.arm], "error", e.err)
+		return
+	}
+	n.armed = e.arm
+	if e.arm {
+		n.armedAt, n.armedWith, n.arming = e.at, e.with, armingName(e.dm.Info())
+		m.log.Info("the deadman is armed", "class", e.dm.Info().Class, "watchdog", e.dm.Info().Watchdog)
+		return
+	}
+	m.log.Info("the deadman is disarmed")
+}
+
+// armingName names an arming so that an agent which comes later knows it again.
+func armingName(i deadman.Info) string { return fmt.Sprintf("%d-%d-%d", i.Pid, i.Started, i.ArmedAt) }
+
+// The lease, as the loop sees it.
+
+func (m *member) gotGrant(e granted) {
+	n := &m.loop.node
+	now := m.clock.Now()
+	if gap := now.Sub(n.lastContact); n.lastContact != 0 && gap > 3*m.params().Renew {
+		m.log.Info("granted again after a gap", "gap", gap)
+		n.announceAt = announcePlan(now)
+	}
+	n.lastContact, n.unknown = now, false
+	if e.requested > n.requested {
+		n.requested = e.requested
+	}
+	if e.grant.Newer(n.grant) {
+		n.grant, n.listAt = e.grant, e.requested
+	}
+	m.noteContact()
+}
+
+// softLimit is L_soft of the arming in force.
+func (n *nodeState_) softLimit(m *member) time.Duration {
+	if n.armed {
+		return n.armedWith.Soft
+	}
+	return m.params().Soft
+}
+
+// softExpired reports whether this node must let go of its groups: no grant for longer than L_soft. Before the first grant of
+// an arming it counts from the arming.
+func (n *nodeState_) softExpired(m *member, now lease.Instant) bool {
+	if !n.armed {
+		return false
+	}
+	return now.Sub(max(n.requested, n.armedAt)) >= n.softLimit(m)
+}
+
+// hearDead takes the leader's word that this incarnation is dead. What follows from it is in the log, which is on its way here;
+// until then nothing is asked for.
+func (m *member) hearDead(e heardDead) {
+	if e.incarnation == m.loop.node.incarnation && m.loop.node.toldDead != e.incarnation {
+		m.loop.node.toldDead = e.incarnation
+		m.log.Warn("the cluster has declared this incarnation dead", "incarnation", e.incarnation, "proof", e.sentence)
+	}
+}
+
+// announcePlan says when held addresses are announced again: at once, and some times after, because the switch or the
+// neighbour may itself just come back.
+func announcePlan(now lease.Instant) []lease.Instant {
+	var out []lease.Instant
+	for _, d := range []time.Duration{0, 200 * time.Millisecond, time.Second, 3 * time.Second} {
+		out = append(out, now.Add(d))
+	}
+	return out
+}
+
+// Networks.
+
+type gossipEvent struct{ gossip.Event }
+
+func (m *member) gotGossip(e gossipEvent) {
+	now := m.clock.Now()
+	m.detMu.Lock()
+	m.det.Hint(e.Node, e.Network, e.Up, now)
+	m.detMu.Unlock()
+	if e.Up {
+		m.loop.node.announceAt = announcePlan(now)
+	}
+	m.log.Debug("gossip", "network", e.Network, "node", e.Node, "up", e.Up)
+}
+
+// openRing starts the gossip ring of one network.
+func (m *member) openRing(ctx context.Context, network, address string) (*gossip.Ring, error) {
+	cfg := m.opt.Gossip
+	cfg.Network, cfg.Node, cfg.BindAddr, cfg.Port = network, m.name, address, m.opt.Node.GossipPort
+	cfg.Key, cfg.Label, cfg.Params, cfg.Logger = m.id.GossipKey(), m.id.ClusterUUID, m.params(), m.log
+	cfg.Members = func() map[string]string {
+		out := map[string]string{}
+		if d := m.view().Definition; d != nil {
+			for i := range d.Nodes {
+				if a := d.Nodes[i].Addresses[network]; a != "" {
+					out[d.Nodes[i].Name] = plainAddress(a)
+				}
+			}
+		}
+		return out
+	}
+	ring, err := gossip.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m.work.Go(func() {
+		for e := range ring.Events() {
+			m.post(gossipEvent{e})
+		}
+	})
+	return ring, nil
+}

@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+)
+
+// The work on one group: start, stop, probe. Each runs in a goroutine of its own, one at a time per group, and comes back to
+// the loop as a workDone. It does what it was told and reports what it saw; whether it may act was decided before.
+
+const (
+	stepTimeout = 30 * time.Second // for a resource that brings no timeout of its own
+	probeLimit  = 10 * time.Second
+	stepSlack   = 15 * time.Second // beyond a resource's own timeout, for killing and looking
+)
+
+// job is a piece of work on a group.
+type job string
+
+const (
+	jobProbe job = "probe"
+	jobStart job = "start"
+	jobStop  job = "stop"
+)
+
+// workDone is a job's end.
+type workDone struct {
+	group      string
+	generation uint64
+	job        job
+	outcome    state.Outcome   // for start and stop
+	status     executor.Status // of the group as a whole, as seen last
+	sentence   string
+	resources  map[string]executor.Result
+	took       time.Duration
+	cancelled  bool
+}
+
+// target is a group as the work sees it: values, so that a change of the definition does not reach a job under way.
+type target struct {
+	group      string
+	generation uint64
+	resources  []executor.Resource
+}
+
+func (m *member) target(d *cluster.Definition, group string, generation uint64) (target, error) {
+	t := target{group: group, generation: generation}
+	g := d.Group(group)
+	if g == nil {
+		return t, fmt.Errorf("group %s is not defined", group)
+	}
+	var err error
+	t.resources, err = resourcesOf(d, g, m.name)
+	return t, err
+}
+
+// startGroup acquires the resources in order. What runs already is adopted. When one fails, all that may be there is stopped
+// again: from the report of a failed acquisition the group may start elsewhere, so it is made only when everything was seen
+// stopped and the tombstone is written.
+func (m *member) startGroup(ctx context.Context, t target) workDone {
+	began := m.clock.Now()
+	ctx = executor.WithGeneration(ctx, t.generation)
+	for _, r := range t.resources {
+		res := m.step(ctx, r, jobStart)
+		if res.Err == nil && res.Status == executor.Running {
+			continue
+		}
+		why := fmt.Sprintf("%s %s could not be acquired: %s", r.Kind, r.Name, sentenceOf(res))
+		// The clean-up must happen even when the start was cancelled.
+		d := m.stopGroup(context.WithoutCancel(ctx), t)
+		d.job, d.cancelled = jobStart, ctx.Err() != nil
+		d.took = m.clock.Now().Sub(began)
+		if d.outcome == state.OutcomeReleased {
+			d.outcome, d.sentence = state.OutcomeAcquireFailed, why
+		} else {
+			d.sentence = why + "; and then " + d.sentence
+		}
+		return d
+	}
+	return workDone{group: t.group, generation: t.generation, job: jobStart, outcome: state.OutcomeOnline, status: executor.Running,
+		sentence: fmt.Sprintf("group %s is online on node %s", t.group, m.name), took: m.clock.Now().Sub(began)}
+}
+
+// stopGroup releases the resources in reverse order, and reports released only when it has seen all of them stopped and the
+// tombstone is on disk: a release is a promise (attack A7).
+func (m *member) stopGroup(ctx context.Context, t target) workDone {
+	began := m.clock.Now()
+	ctx = executor.WithGeneration(ctx, t.generation)
+	d := workDone{group: t.group, generation: t.generation, job: jobStop}
+	for i := len(t.resources) - 1; i >= 0; i-- {
+		r := t.resources[i]
+		res := m.step(ctx, r, jobStop)
+		if res.Err == nil && res.Status == executor.Stopped {
+			continue
+		}
+		// What lies below a resource that still runs must not be taken away from under it.
+		d.outcome, d.status = state.OutcomeReleaseFailed, res.Status
+		d.sentence = fmt.Sprintf("%s %s could not be released: %s", r.Kind, r.Name, sentenceOf(res))
+		d.took = m.clock.Now().Sub(began)
+		return d
+	}
+	if p := m.probeGroup(ctx, t); p.status != executor.Stopped {
+		p.job, p.outcome = jobStop, state.OutcomeReleaseFailed
+		p.sentence = "after the release: " + p.sentence
+		return p
+	}
+	d.took = m.clock.Now().Sub(began)
+	if err := m.tombstones.Write(t.group, t.generation); err != nil {
+		d.outcome, d.status = state.OutcomeReleaseFailed, executor.Stopped
+		d.sentence = fmt.Sprintf("group %s is stopped, but the promise not to start it again cannot be stored: %v", t.group, err)
+		return d
+	}
+	d.outcome, d.status = state.OutcomeReleased, executor.Stopped
+	d.sentence = fmt.Sprintf("group %s is released on node %s", t.group, m.name)
+	return d
+}
+
+// probeGroup looks at each resource. The whole is stopped only if all are seen stopped, running only if all run; unknown
+// wins over everything.
+func (m *member) probeGroup(ctx context.Context, t target) workDone {
+	d := workDone{group: t.group, generation: t.generation, job: jobProbe, resources: map[string]executor.Result{}}
+	var running, stopped, other, unknown int
+	for _, r := range t.resources {
+		res := m.step(ctx, r, jobProbe)
+		d.resources[string(r.Kind)+" "+r.Name] = res
+		switch res.Status {
+		case executor.Running:
+			running++
+		case executor.Stopped:
+			stopped++
+		case executor.Degraded:
+			other++
+			d.sentence = fmt.Sprintf("%s %s is degraded: %s", r.Kind, r.Name, sentenceOf(res))
+		default:
+			unknown++
+			d.sentence = fmt.Sprintf("%s %s cannot be seen: %s", r.Kind, r.Name, sentenceOf(res))
+		}
+	}
+	switch {
+	case unknown > 0:
+		d.status = executor.Unknown
+	case stopped == len(t.resources):
+		d.status = executor.Stopped
+	case running == len(t.resources):
+		d.status = executor.Running
+	default:
+		d.status = executor.Degraded
+		if d.sentence == "" {
+			d.sentence = fmt.Sprintf("%d of %d resources run", running, len(t.resources))
+		}
+	}
+	return d
+}
+
+// step does one thing with one resource, bounded in time.
+func (m *member) step(ctx context.Context, r executor.Resource, j job) executor.Result {
+	e := m.executors[r.Kind]
+	if e == nil {
+		return executor.Result{Status: executor.Unknown, Err: fmt.Errorf("no executor for %s on this system", r.Kind)}
+	}
+	if err := m.blocked(r); err != nil {
+		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limitOf(r, j))
+	defer cancel()
+	began := m.clock.Now()
+	var res executor.Result
+	switch j {
+	case jobProbe:
+		return e.Probe(ctx, r)
+	case jobStart:
+		res = e.Start(ctx, r)
+	default:
+		res = e.Stop(ctx, r)
+	}
+	took := m.clock.Now().Sub(began)
+	m.met.ExecutorRun(string(r.Kind))
+	if res.Err != nil {
+		m.met.ExecutorFailed(string(r.Kind))
+		m.log.Warn(string(j)+" failed", "kind", r.Kind, "resource", r.Name, "group", r.Group, "took", took, "status", res.Status, "error", res.Err)
+	} else {
+		m.log.Info(string(j), "kind", r.Kind, "resource", r.Name, "group", r.Group, "took", took, "detail", res.Detail)
+	}
+	return res
+}
+
+func limitOf(r executor.Resource, j job) time.Duration {
+	if j == jobProbe {
+		return probeLimit
+	}
+	d := stepTimeout
+	switch {
+	case r.App != nil && j == jobStart && r.App.StartTimeout > 0:
+		d = r.App.StartTimeout
+	case r.App != nil && j == jobStop && r.App.StopTimeout > 0:
+		d = r.App.StopTimeout
+	case r.App != nil:
+		d = time.Minute
+	case r.FileSystem != nil && r.FileSystem.StopTimeout > d:
+		d = r.FileSystem.StopTimeout
+	}
+	return d + stepSlack
+}
+
+func sentenceOf(r executor.Result) string {
+	switch {
+	case r.Err != nil && r.Detail != "" && !errors.Is(r.Err, context.Canceled):
+		return r.Err.Error()
+	case r.Err != nil:
+		return r.Err.Error()
+	case r.Detail != "":
+		return r.Detail
+	}
+	return string(r.Status)
+}
