@@ -77,6 +77,12 @@ func Plan(v *state.State, now time.Time) Result {
 		return Result{}
 	}
 	m := newModel(v, now)
+	m.decide()
+	return m.res
+}
+
+// decide is the plan, step by step.
+func (m *model) decide() {
 	m.mustLeave()  // what has to stop where it is, wherever it may go
 	m.occupy()     // who stays where: nodes' loads and exclusions
 	m.place()      // a node for each group that needs or wants one
@@ -86,5 +92,4 @@ func Plan(v *state.State, now time.Time) Result {
 	m.giveUps()    // failures that nobody can take
 	m.resets()     // nodes that must give up their lease
 	m.timersFire() // delayed fallbacks that are under way
-	return m.res
 }
