@@ -38,7 +38,6 @@ func dump(_ context.Context, t *toolCall) error {
 	for i := range t.st.Nodes {
 		t.dumpNode(&t.st.Nodes[i])
 	}
-	t.line("")
 	groups, err := t.groups(nil)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ func rginfo(_ context.Context, t *toolCall) error {
 	if err != nil {
 		return err
 	}
+	t.widths = widthsOf(groups)
 	switch {
 	case t.has('s'), t.has('c'):
 		t.rgColon(groups)
@@ -36,9 +37,24 @@ func rginfo(_ context.Context, t *toolCall) error {
 	return nil
 }
 
+// A table's columns have PowerHA's widths, and are wider where something longer stands in them.
+type widths struct{ name, state, node int }
+
+func widthsOf(groups []*api.Group) widths {
+	w := widths{15, 17, 16}
+	for _, g := range groups {
+		w.name = max(w.name, len(g.Name)+1)
+		for i := range g.Instances {
+			w.state = max(w.state, len(g.Instances[i].Text())+1)
+			w.node = max(w.node, len(g.Instances[i].Node)+1)
+		}
+	}
+	return w
+}
+
 func (t *toolCall) rgTable(groups []*api.Group) {
 	t.line("%s", rule)
-	t.line("%s%sNode", column("Group Name", 15), column("Group State", 17))
+	t.line("%s%sNode", column("Group Name", t.widths.name), column("Group State", t.widths.state))
 	t.line("%s", rule)
 	for k, g := range groups {
 		if k > 0 {
@@ -53,11 +69,11 @@ func (t *toolCall) instances(g *api.Group, last func(node string) string) {
 	name := g.Name
 	for i := range g.Instances {
 		in := &g.Instances[i]
-		t.line("%s%s%s%s", column(name, 15), column(in.Text(), 17), column(in.Node, 16), last(in.Node))
+		t.line("%s%s%s%s", column(name, t.widths.name), column(in.Text(), t.widths.state), column(in.Node, t.widths.node), last(in.Node))
 		name = ""
 	}
 	if len(g.Instances) == 0 {
-		t.line("%s%s", column(name, 15), api.Unknown)
+		t.line("%s%s", column(name, t.widths.name), api.Unknown)
 	}
 }
 
@@ -109,7 +125,7 @@ func (t *toolCall) rgPriority(groups []*api.Group) {
 }
 
 func (t *toolCall) rgTimers(groups []*api.Group) {
-	t.line("%s%s%sDelayed Timers", column("Group Name", 15), column("Group State", 17), column("Node", 16))
+	t.line("%s%s%sDelayed Timers", column("Group Name", t.widths.name), column("Group State", t.widths.state), column("Node", t.widths.node))
 	t.line("%s", rule)
 	for k, g := range groups {
 		if k > 0 {
@@ -139,7 +155,7 @@ func (t *toolCall) timers(g *api.Group) string {
 }
 
 func (t *toolCall) rgMonitors(groups []*api.Group) {
-	t.line("%s%s%sNode", column("Group Name", 15), column("Group State", 17), column("Application state", 23))
+	t.line("%s%s%sNode", column("Group Name", t.widths.name), column("Group State", t.widths.state), column("Application state", 23))
 	t.line("%s", rule)
 	for k, g := range groups {
 		if k > 0 {
@@ -151,10 +167,10 @@ func (t *toolCall) rgMonitors(groups []*api.Group) {
 			if in.State == api.GroupOffline && !(i == 0 && allOffline(g)) {
 				continue
 			}
-			t.line("%s%s%s%s", column(g.Name, 15), column(in.Text(), 17), column("", 23), in.Node)
+			t.line("%s%s%s%s", column(g.Name, t.widths.name), column(in.Text(), t.widths.state), column("", 23), in.Node)
 			for _, a := range g.Applications {
 				if a.Node == in.Node || a.Node == "" {
-					t.line("%s%s", column(a.Name, 32), a.State)
+					t.line("%s%s", column(a.Name, t.widths.name+t.widths.state), a.State)
 				}
 			}
 		}
@@ -173,7 +189,7 @@ func allOffline(g *api.Group) bool {
 // rgLocations is for scripts that run during an event.
 func (t *toolCall) rgLocations(groups []*api.Group) {
 	t.line("%s", rule)
-	t.line("%s%s%sPre-event Node", column("Group Name", 15), column("Group State", 17), column("Node", 16))
+	t.line("%s%s%sPre-event Node", column("Group Name", t.widths.name), column("Group State", t.widths.state), column("Node", t.widths.node))
 	t.line("%s", rule)
 	for k, g := range groups {
 		if k > 0 {

@@ -40,6 +40,8 @@ type toolCall struct {
 	args  []string
 	st    api.Status
 	def   *cluster.Definition // nil until asked for
+
+	widths widths // of clRGinfo's tables
 }
 
 func (t *toolCall) has(f rune) bool { _, ok := t.flags[f]; return ok }
