@@ -57,6 +57,8 @@ type Command struct {
 	Dir  string   // working directory; empty: /
 	// Stdin is written to the program's standard input; it never appears in a log.
 	Stdin []byte
+	// Redact lists values that are replaced in the output before anybody sees it.
+	Redact []string
 
 	// Timeout bounds the run; 0: only the context does.
 	Timeout time.Duration

@@ -528,10 +528,14 @@ func (r *Runner) openOutput(a *action) error {
 }
 
 func (r *Runner) output(a *action) string {
+	text := a.out.String()
 	if a.file != nil {
-		return readBounded(a.file, a.offset, r.o.OutputLimit)
+		text = readBounded(a.file, a.offset, r.o.OutputLimit)
 	}
-	return a.out.String()
+	for _, secret := range a.c.Redact {
+		text = strings.ReplaceAll(text, secret, "***")
+	}
+	return text
 }
 
 // TrimOutputs keeps the applications' output files within their bound; the daemon calls it every minute or so. What is cut is
