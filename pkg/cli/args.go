@@ -41,9 +41,9 @@ type command struct {
 	set   []cluster.Assignment
 }
 
-// optionsWithValue take the next word. Those that only some actions have (-g, -m, -n, and -f as a file, -o as a placement) end
+// optionsWithValue take the next word. Those that only some actions have (-g, -m, -n, -p, and -f as a file, -o as a placement) end
 // up in command.options; the action says which it knows.
-var optionsWithValue = "adglmnoTM"
+var optionsWithValue = "adglmnopTM"
 
 // fileActions are the actions whose -f names a file. Everywhere else it means force.
 var fileActions = []string{"diff", "apply"}

@@ -34,6 +34,8 @@ type Env struct {
 	// Simulate runs a scenario file, or, live, one step against the running cluster's definition and state. It writes its
 	// report and returns the exit status. Nil: not built in.
 	Simulate func(ctx context.Context, s Simulation) int
+
+	hopeless time.Duration // see the constant; tests have less patience
 }
 
 // A Simulation is what `clmgr simulate` was asked.
@@ -91,6 +93,9 @@ func (e Env) filled() Env {
 	}
 	if e.Location == nil {
 		e.Location = time.Local
+	}
+	if e.hopeless == 0 {
+		e.hopeless = hopeless
 	}
 	if e.LogDir == "" {
 		e.LogDir = "/var/log/holdfast"

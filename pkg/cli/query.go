@@ -84,7 +84,7 @@ var liveAttributes = map[string][]liveAttribute{
 			}
 			return g.Override.Node
 		})},
-		{"GENERATION", "how often it was acquired, over the whole cluster", ofGroup(func(g *api.Group) string { return strconv.FormatUint(g.Generation, 10) })},
+		{"GENERATION", "the number of its newest acquisition", ofGroup(func(g *api.Group) string { return strconv.FormatUint(g.Generation, 10) })},
 		{"REASON", "the last decision about it", ofGroup(func(g *api.Group) string { return g.Sentence })},
 	},
 }

@@ -156,7 +156,7 @@ func (s *session) await(ctx context.Context, what string, reply api.Reply, g goa
 	defer cancel()
 	p := s.progress()
 	defer p.end()
-	w := &waiting{goal: g, reply: reply, lacks: []string{"the daemon has not answered yet"}}
+	w := &waiting{goal: g, reply: reply, hopeless: s.env.hopeless, lacks: []string{"the daemon has not answered yet"}}
 	var st api.Status
 	next := func() (api.Status, error) { return s.client.Status(ctx) }
 	for {
@@ -198,7 +198,8 @@ type waiting struct {
 	verdict string // why the goal will not be reached
 	lacks   []string
 
-	settled time.Time // since when the cluster has been settled without the goal
+	hopeless time.Duration
+	settled  time.Time // since when the cluster has been settled without the goal
 }
 
 func (w *waiting) deaf(err error) {
@@ -230,7 +231,7 @@ func (w *waiting) look(st *api.Status, now time.Time) {
 	if w.settled.IsZero() {
 		w.settled = now
 	}
-	if now.Sub(w.settled) < hopeless {
+	if now.Sub(w.settled) < w.hopeless {
 		return
 	}
 	if w.goal.failed != nil {
@@ -245,7 +246,7 @@ func (w *waiting) wait(now time.Time) time.Duration {
 	if w.settled.IsZero() {
 		return poll
 	}
-	if left := hopeless - now.Sub(w.settled); left > 0 {
+	if left := w.hopeless - now.Sub(w.settled); left > 0 {
 		return left + time.Millisecond
 	}
 	return poll
@@ -324,9 +325,22 @@ func groupIs(st *api.Status, group, node string) string {
 		}
 	}
 	if len(parts) == 0 {
-		return group + " is OFFLINE everywhere" + inBrackets(g.Sentence)
+		return group + " is OFFLINE everywhere" + inBrackets(whyOffline(g))
 	}
 	return group + " is " + strings.Join(parts, " and ")
+}
+
+// whyOffline is why a group that is nowhere is nowhere.
+func whyOffline(g *api.Group) string {
+	for k := range g.Instances {
+		if i := &g.Instances[k]; i.Due != "" {
+			if i.Reason != "" {
+				return i.Reason
+			}
+			return "due to " + strings.ToLower(i.Due)
+		}
+	}
+	return g.Sentence
 }
 
 func inBrackets(s string) string {
@@ -399,8 +413,9 @@ func (p *progress) show(text string) {
 	}
 	p.draw()
 	if p.stop == nil {
-		p.stop = make(chan struct{})
-		p.idle.Go(p.tick)
+		stop := make(chan struct{})
+		p.stop = stop
+		p.idle.Go(func() { p.tick(stop) })
 	}
 }
 
@@ -417,7 +432,7 @@ func (p *progress) draw() {
 	fmt.Fprintf(p.w, "\r\x1b[K%s", string(line))
 }
 
-func (p *progress) tick() {
+func (p *progress) tick(stop <-chan struct{}) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
@@ -426,7 +441,7 @@ func (p *progress) tick() {
 			p.mu.Lock()
 			p.draw()
 			p.mu.Unlock()
-		case <-p.stop:
+		case <-stop:
 			return
 		}
 	}

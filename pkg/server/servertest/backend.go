@@ -200,14 +200,28 @@ func (b *Backend) SetDefinition(_ context.Context, who api.Caller, c api.Definit
 			return r, err
 		}
 	}
+	version, err := b.replace(c)
+	if err != nil {
+		return api.Reply{}, err
+	}
+	var index uint64
+	b.Change(func(st *api.Status) {
+		st.Cluster.AppliedIndex++
+		st.Cluster.DefinitionVersion = version
+		index = st.Cluster.AppliedIndex
+	})
+	return api.Reply{Index: index, DefinitionVersion: version}, nil
+}
+
+func (b *Backend) replace(c api.DefinitionChange) (uint64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c.BaseVersion != b.version {
-		return api.Reply{}, api.Errorf(api.CodeConflict, "the definition has version %d, not %d", b.version, c.BaseVersion)
+		return 0, api.Errorf(api.CodeConflict, "the definition has version %d, not %d", b.version, c.BaseVersion)
 	}
 	b.version++
 	b.yaml = c.YAML
-	return api.Reply{Index: b.version, DefinitionVersion: b.version}, nil
+	return b.version, nil
 }
 
 // CreateCluster asks the hook.
