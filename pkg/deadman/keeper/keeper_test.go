@@ -116,12 +116,12 @@ func (r *rig) take() {
 func (r *rig) pass(d time.Duration) {
 	r.t.Helper()
 	end := r.now.Add(d)
-	for len(r.resets) == 0 {
+	for len(r.resets) == 0 && r.now < end {
 		at := r.settle()
 		if at == 0 || at >= end {
 			break
 		}
-		r.now = max(r.now, at)
+		r.now = max(r.now.Add(ms), at) // a keeper without a rule may want to look at a moment that is past
 	}
 	r.now = end
 	if len(r.resets) == 0 {
@@ -152,7 +152,9 @@ func (r *rig) must(c wire.Code) {
 	}
 }
 
-func (r *rig) hello(s wire.Settings) wire.Code { return r.send(wire.Message{Kind: wire.Hello, Settings: s}) }
+func (r *rig) hello(s wire.Settings) wire.Code {
+	return r.send(wire.Message{Kind: wire.Hello, Settings: s})
+}
 
 // serve brings the rig to where it serves an agent.
 func (r *rig) serve() *rig {
