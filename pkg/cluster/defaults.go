@@ -122,10 +122,11 @@ func (g *ResourceGroup) defaults() {
 	}
 }
 
-// Sparse is the inverse of Defaults: a copy in which every value that equals its default is left out, for export and for
-// comparing what a human wrote.
+// Sparse is the inverse of Defaults: a copy in which every value that equals its default is left out, for export. The
+// policies stay, because nobody should have to know by heart what a group does.
 func (d *Definition) Sparse() *Definition {
 	c := d.Clone()
+	c.Defaults()
 	for i := range c.Nodes {
 		if p := c.Nodes[i].StartOnBoot; p != nil && *p {
 			c.Nodes[i].StartOnBoot = nil

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"strings"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
@@ -26,7 +27,7 @@ func (c Change) String() string {
 	case c.Op == "delete":
 		return "delete " + s
 	case c.Op == "reorder":
-		return s + " order: " + c.Old + " -> " + c.New
+		return c.Class + " order: " + c.Old + " -> " + c.New
 	}
 	return s + ": " + c.Attribute + ": " + quoteEmpty(c.Old) + " -> " + quoteEmpty(c.New)
 }
@@ -50,10 +51,13 @@ func Diff(a, b *cluster.Definition) []Change {
 		out = append(out, diffClass(&c, a, b)...)
 	}
 	if len(out) == 0 {
-		panic("config: two definitions differ in something that has no attribute")
+		out = append(out, Change{Op: "modify", Class: "cluster", Name: b.Name, Attribute: noAttribute, New: "the definitions differ in something that has no attribute"})
 	}
 	return out
 }
+
+// noAttribute stands for a difference that no attribute shows. There is none in valid definitions.
+const noAttribute = "DEFINITION"
 
 func filled(d *cluster.Definition) *cluster.Definition {
 	if d == nil {
@@ -101,8 +105,8 @@ func modified(c *cluster.Class, a, b *cluster.Definition, from, to string) []Cha
 		}
 		was, _ := c.Get(a, from, at.Name)
 		is, _ := c.Get(b, to, at.Name)
-		if was == is && anotherSecret(c.Name, at.Name, a, b, from) {
-			is += " (another secret)"
+		if was == is {
+			is += unseen(c.Name, at.Name, a, b, from)
 		}
 		if was != is {
 			out = append(out, Change{Op: "modify", Class: c.Name, Name: from, Attribute: at.Name, Old: was, New: is})
@@ -111,20 +115,34 @@ func modified(c *cluster.Class, a, b *cluster.Definition, from, to string) []Cha
 	return out
 }
 
-// anotherSecret reports a change that the values as they are shown do not show.
-func anotherSecret(class, attribute string, a, b *cluster.Definition, name string) bool {
-	if class != "fence_device" || attribute != "PARAMS" {
-		return false
-	}
-	params := func(d *cluster.Definition) map[string]string {
-		for _, f := range d.FenceDevices {
-			if f.Name == name {
-				return f.Params
-			}
+// unseen says what changed although the value is shown as before: a secret, or a timing that is now set to what the profile
+// says anyway. Empty: nothing.
+func unseen(class, attribute string, a, b *cluster.Definition, name string) string {
+	switch {
+	case class == "fence_device" && attribute == "PARAMS":
+		if !maps.Equal(paramsOf(a, name), paramsOf(b, name)) {
+			return " (another secret)"
 		}
-		return nil
+	case class == "cluster":
+		_, was := a.Settings.Timings[strings.ToLower(attribute)]
+		_, is := b.Settings.Timings[strings.ToLower(attribute)]
+		switch {
+		case is && !was:
+			return " (set, whatever the profile says)"
+		case was && !is:
+			return " (the profile's)"
+		}
 	}
-	return !maps.Equal(params(a), params(b))
+	return ""
+}
+
+func paramsOf(d *cluster.Definition, fenceDevice string) map[string]string {
+	for _, f := range d.FenceDevices {
+		if f.Name == fenceDevice {
+			return f.Params
+		}
+	}
+	return nil
 }
 
 // added lists the attributes of a new object that are not the default.

@@ -1,13 +1,13 @@
 package config
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
@@ -94,6 +94,10 @@ func (e *encoder) entry(key string, v reflect.Value, indent int) {
 // item writes one entry of a list behind a dash.
 func (e *encoder) item(v reflect.Value, indent int) {
 	pad := strings.Repeat("  ", indent)
+	if name := bareName(v); name != "" {
+		e.WriteString(pad + "- " + scalar(name) + "\n")
+		return
+	}
 	if s, ok := flow(v); ok && oneLine(v) && len(pad)+2+len(s) <= widest {
 		e.WriteString(pad + "- " + s + "\n")
 		return
@@ -206,8 +210,20 @@ func scalar(s string) string {
 		}
 	}
 	var b strings.Builder
-	j := json.NewEncoder(&b)
-	j.SetEscapeHTML(false)
-	_ = j.Encode(s) // JSON's strings are YAML's double-quoted ones; a string cannot fail.
-	return strings.TrimSuffix(b.String(), "\n")
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, "\\u%04x", r)
+		default:
+			fmt.Fprintf(&b, "\\U%08x", r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

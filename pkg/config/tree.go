@@ -20,7 +20,7 @@ const (
 	MaxFile    = 1 << 20 // bytes
 	maxTokens  = 100_000 // words and marks; a thousand resource groups have a fifth of it
 	maxDepth   = 48
-	maxKeys    = 1_500  // of one mapping
+	maxKeys    = 1_500  // of one mapping, or entries of a list in brackets
 	maxExpands = 10_000 // values that aliases stand for
 )
 
@@ -180,21 +180,33 @@ func limits(tokens token.Tokens) *syntaxFault {
 	}
 	type level struct{ column, keys int }
 	var levels []level
-	flow := 0
+	var flow []int // entries of the brackets that are open
+	empty := 0
 	for _, t := range tokens {
 		at := spot(t)
+		if t.Type == token.SequenceEntryType && t.Next != nil && t.Next.Type == token.SequenceEntryType && spot(t.Next).column <= at.column {
+			if empty++; empty > maxKeys {
+				return &syntaxFault{at, fmt.Sprintf("there are more than %d empty entries", maxKeys), true}
+			}
+		}
 		switch t.Type {
 		case token.TagType:
 			return &syntaxFault{at, fmt.Sprintf("the tag %s is not needed: leave it out", t.Value), false}
 		case token.MappingKeyType:
 			return &syntaxFault{at, "a key behind a question mark is not needed: write key: value", false}
 		case token.SequenceStartType, token.MappingStartType:
-			flow++
+			flow = append(flow, 0)
 		case token.SequenceEndType, token.MappingEndType:
-			flow--
+			flow = flow[:max(0, len(flow)-1)]
+		case token.CollectEntryType:
+			if n := len(flow) - 1; n >= 0 {
+				if flow[n]++; flow[n] > maxKeys {
+					return &syntaxFault{at, fmt.Sprintf("there are more than %d entries between one pair of brackets", maxKeys), true}
+				}
+			}
 		}
-		if flow > 0 {
-			if flow+len(levels) > maxDepth {
+		if len(flow) > 0 {
+			if len(flow)+len(levels) > maxDepth {
 				return &syntaxFault{at, fmt.Sprintf("the file is nested more than %d levels deep", maxDepth), true}
 			}
 			continue
