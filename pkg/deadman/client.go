@@ -339,7 +339,7 @@ func (c *Client) take(m *wire.Message) {
 	case wire.Request:
 		push(c.requests, Request{Nonce: m.Nonce, At: m.At})
 	case wire.Event:
-		push(c.events, Event{At: m.At, Reason: m.Reason, Text: m.Reason.Text(), Reset: m.Reason.Resets()})
+		push(c.events, Event{At: m.At, Reason: m.Reason, Text: m.Reason.Text(), Reset: m.Dooms})
 	case wire.Info:
 		c.mu.Lock()
 		c.state = m.State

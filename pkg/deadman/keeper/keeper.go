@@ -158,7 +158,7 @@ func (k *Keeper) hardAt() lease.Instant {
 func (k *Keeper) doom(why wire.Reason, now lease.Instant) {
 	if k.doomed == wire.NoReason {
 		k.doomed = why
-		k.event(why, now)
+		k.send(wire.Message{Kind: wire.Event, Reason: why, At: now, Dooms: true})
 	}
 }
 

@@ -618,6 +618,19 @@ func TestSettings(t *testing.T) {
 	})
 }
 
+func TestAgentAsksForReset(t *testing.T) {
+	r := newRig(t, 0).arm()
+	expect(t, r.send(wire.Message{Kind: wire.Reset}) == wire.Resetting, "not acknowledged")
+	expect(t, len(r.resets) == 1 && r.resets[0] == wire.Asked, "resets %v", r.resets)
+
+	r = newRig(t, 0).serve()
+	s := fast
+	s.ModeEvent = true
+	r.must(r.hello(s))
+	expect(t, r.send(wire.Message{Kind: wire.Reset}) == wire.OK && len(r.resets) == 0, "mode e resets: %v", r.resets)
+	expect(t, len(r.events) == 1 && r.events[0] == wire.Asked, "events %v", r.events)
+}
+
 func TestHolderLostIsTold(t *testing.T) {
 	r := newRig(t, 0).arm()
 	r.k.SetHeld(r.now, false)

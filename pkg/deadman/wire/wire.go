@@ -198,6 +198,7 @@ type Message struct {
 	Started  bool          // Holds
 	Code     Code          // Ack
 	Reason   Reason        // Event
+	Dooms    bool          // Event: the node is being reset for that reason
 	State    State         // Info
 	Figures  Figures       // Status
 }
@@ -314,6 +315,7 @@ func Encode(m *Message, b *[Size]byte) {
 	case Event:
 		c.put8(uint8(m.Reason))
 		c.put64(uint64(m.At))
+		c.putBool(m.Dooms)
 	}
 }
 
@@ -363,7 +365,7 @@ func Decode(b *[Size]byte, m *Message) error {
 		s.Watchdog, s.Hard, s.MaxAge = c.duration(), c.duration(), c.duration()
 		s.Margin, s.Renew = c.duration(), c.duration()
 		s.ModeEvent = c.bool()
-	case Renew, Arm, Disarm:
+	case Renew, Arm, Disarm, Reset:
 	case Grant:
 		c.bytes16((*[16]byte)(&m.Nonce))
 		c.bytes16(&m.Boot)
@@ -383,6 +385,7 @@ func Decode(b *[Size]byte, m *Message) error {
 	case Event:
 		m.Reason = Reason(c.u8())
 		m.At = c.instant()
+		m.Dooms = c.bool()
 		c.bad = c.bad || m.Reason > lastReason
 	default:
 		return ErrKind
@@ -415,6 +418,3 @@ func (c *cursor) figures(f *Figures) {
 	f.Margin, f.MinMargin = c.duration(), c.duration()
 	f.Pets, f.Asked, f.Taken, f.Late, f.Refused = c.u64(), c.u64(), c.u64(), c.u64(), c.u64()
 }
-
-// Resets reports whether the reason is one for which a node is reset.
-func (r Reason) Resets() bool { return r >= LeaseLost && r <= ClockLost }
