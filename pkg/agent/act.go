@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/monitor"
 	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -32,13 +33,17 @@ func (m *member) beginJob(view *state.State, group string, generation uint64, j 
 		g.generation = generation
 		m.log.Info("work begins", "job", j, "group", group, "generation", generation)
 	}
+	var watchers []*monitor.Watcher
 	if j == jobStop && g.watch != nil {
-		g.watch.stop()
-		g.watch = nil
+		// A restart by a monitor and a release must not meet: the release begins when the monitors have ended.
+		watchers, g.watch = g.watch.watchers, nil
 	}
 	dm := m.loop.node.dm
 	m.work.Go(func() {
 		defer cancel()
+		for _, w := range watchers {
+			w.Stop()
+		}
 		var d workDone
 		switch j {
 		case jobStart:
@@ -105,7 +110,7 @@ func (m *member) finishStart(g *groupState, d workDone) {
 	if d.outcome == state.OutcomeOnline {
 		g.known.Started, g.known.StopFailed, g.known.Leaving = d.generation, false, false
 		m.loop.node.announceAt = announcePlan(m.clock.Now())
-		m.beginWatch(m.view(), d.group, d.generation)
+		m.beginWatch(m.view(), d.group, d.generation, false)
 		return
 	}
 	g.known.StartFailed, g.known.StartWhy, g.known.Started = d.generation, d.sentence, 0

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
-	"github.com/holdfast-ha/holdfast/pkg/executor/fence"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -17,10 +16,15 @@ type fencing struct {
 	proposed bool
 	next     int           // which of the node's devices is tried next
 	retry    lease.Instant // not before
+	rounds   int           // over all devices, in vain
 }
 
 // fenceRetry is the pause between two rounds over a node's fence devices.
-const fenceRetry = 2 * time.Second
+// It doubles each time.
+const (
+	fenceRetry    = time.Second
+	fenceRetryMax = 30 * time.Second
+)
 
 // fenced is the end of one attempt.
 type fenced struct {
@@ -48,7 +52,8 @@ func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
 		return
 	}
 	if f.next >= len(devices) {
-		f.next, f.retry = 0, now.Add(fenceRetry)
+		f.rounds++
+		f.next, f.retry = 0, now.Add(min(fenceRetry<<min(f.rounds, 5), fenceRetryMax))
 		return
 	}
 	f.running = true
@@ -67,14 +72,16 @@ func (m *member) shoot(ctx context.Context, led *leadership, device cluster.Fenc
 	if r.Refused != "" {
 		return "", refusal(r.Refused)
 	}
-	if err := led.confirm(ctx); err != nil {
-		return "", err
-	}
-	if n := m.view().Node(s.Node); n == nil || n.Incarnation != s.Incarnation || n.Lost == nil || n.Dead != nil {
-		return "", refusal("the node is no longer silent: not fenced")
-	}
 	m.met.ExecutorRun("fence")
-	proof, err := fence.Off(ctx, m.runner, device, s.Node)
+	proof, err := m.fencer.Off(ctx, &device, s.Node, func() error {
+		if err := led.confirm(ctx); err != nil {
+			return err
+		}
+		if n := m.view().Node(s.Node); n == nil || n.Incarnation != s.Incarnation || n.Lost == nil || n.Dead != nil {
+			return refusal("the node is no longer silent: not fenced")
+		}
+		return nil
+	})
 	if err != nil {
 		m.met.ExecutorFailed("fence")
 	}

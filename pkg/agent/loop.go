@@ -69,8 +69,14 @@ func (m *member) runLoop(ctx context.Context) {
 		}
 		m.nodePass(view, now)
 		m.publish(view, now)
+		if took := m.clock.Now().Sub(now); took > slowPass {
+			m.log.Warn("a pass of the loop was slow", "took", took)
+		}
 	}
 }
+
+// slowPass is what a pass should never take: nothing in it waits.
+const slowPass = 100 * time.Millisecond
 
 // handle takes one event. Events carry values; none of them is a decision.
 func (m *member) handle(e any) {
@@ -146,6 +152,11 @@ func (m *member) watchLeadership(ctx context.Context) {
 			})
 			m.work.Go(func() {
 				<-led.ctx.Done()
+				m.detMu.Lock()
+				if m.leading() == nil {
+					m.det.Follow()
+				}
+				m.detMu.Unlock()
 				m.met.Leading(false)
 				m.log.Info("this node no longer leads", "term", l.Term, "why", context.Cause(led.ctx))
 				m.mail.wake()

@@ -42,7 +42,7 @@ func (m *member) watchLinks(ctx context.Context) {
 			}
 		}
 	}
-	again := time.NewTicker(5 * time.Second) // the definition may have brought a network
+	again := time.NewTicker(time.Second) // the definition may have brought a network
 	defer again.Stop()
 	for {
 		select {

@@ -107,9 +107,7 @@ func (m *member) gotRecovered(e recoveredActions) {
 func (m *member) endNode() {
 	n := &m.loop.node
 	for _, name := range sortedKeys(n.groups) {
-		if w := n.groups[name].watch; w != nil {
-			w.stop()
-		}
+		m.endWatch(n.groups[name])
 	}
 	if n.dm != nil {
 		n.dm.Close()

@@ -167,7 +167,7 @@ func (m *member) adopt(view *state.State, group string, generation uint64) {
 	}
 	m.log.Info("adopted", "group", group, "generation", generation)
 	g.known.Started = generation
-	m.beginWatch(view, group, generation)
+	m.beginWatch(view, group, generation, true)
 	m.loop.node.announceAt = announcePlan(m.clock.Now())
 	m.holds()
 }
@@ -186,10 +186,7 @@ func (m *member) holds() {
 // letRun ends the care for a group that was taken out of the cluster's hands.
 func (m *member) letRun(group string) {
 	g := m.loop.node.group(group)
-	if g.watch != nil {
-		g.watch.stop()
-		g.watch = nil
-	}
+	m.endWatch(g)
 	g.known.Started, g.seenAt = 0, 0
 }
 

@@ -167,7 +167,6 @@ func (m *member) request(ctx context.Context, who api.Caller, r api.Request) (ap
 			return reply, nil
 		}
 	}
-	reply.Waits = waitsOf(m.view(), r)
 	return reply, nil
 }
 
@@ -270,27 +269,6 @@ func confirmSentence(r api.Request) string {
 		s += ": " + r.Reason
 	}
 	return s
-}
-
-// waitsOf says what must be seen before a request may be called done.
-func waitsOf(view *state.State, r api.Request) []api.Wait {
-	var out []api.Wait
-	for _, g := range r.Groups {
-		switch r.Op {
-		case api.OpMove:
-			out = append(out, api.Wait{Group: g, Node: r.Node, State: api.GroupOnline})
-		case api.OpOnline:
-			out = append(out, api.Wait{Group: g, Node: r.Node, State: api.GroupOnline})
-		case api.OpOffline:
-			d := view.Definition.Group(g)
-			for _, n := range d.Nodes {
-				if r.Node == "" || r.Node == n {
-					out = append(out, api.Wait{Group: g, Node: n, State: api.GroupOffline})
-				}
-			}
-		}
-	}
-	return out
 }
 
 // define replaces the definition.

@@ -1,27 +1,136 @@
 package agent
 
 import (
+	"context"
+	"fmt"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/monitor"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
-// watch is the monitoring of one group's applications on this node.
+// watch is the monitoring of one group's applications on this node, of the loop alone.
 type watch struct {
 	generation uint64
 	failed     string // beyond its restarts, action fallover; the sentence
-	stop       func()
 	apps       map[string]appStatus
+	watchers   []*monitor.Watcher
+}
+
+// appEvent is what a monitor has seen, on its way to the loop.
+type appEvent struct {
+	group      string
+	generation uint64
+	event      monitor.Event
+}
+
+// beginWatch starts the monitors of a group that was started or adopted here.
+func (m *member) beginWatch(view *state.State, group string, generation uint64, running bool) {
+	g := m.loop.node.group(group)
+	if g.watch != nil && g.watch.generation == generation {
+		return
+	}
+	m.endWatch(g)
+	w := &watch{generation: generation, apps: map[string]appStatus{}}
+	g.watch = w
+	t, err := m.target(view.Definition, group, generation)
+	if err != nil {
+		m.log.Error("a group's monitors cannot begin", "group", group, "error", err)
+		return
+	}
+	for _, r := range t.resources {
+		if r.App == nil || len(r.App.Monitors) == 0 {
+			continue
+		}
+		w.apps[r.App.Name] = appStatus{group: group, state: api.AppMonitored}
+		w.watchers = append(w.watchers, monitor.Watch(m.loop.ctx, m.monitorConfig(view.Definition, r, generation, running)))
+	}
+}
+
+// monitorConfig gives a monitor hands: methods run by the command runner, restarts by the application's own executor.
+func (m *member) monitorConfig(d *cluster.Definition, r executor.Resource, generation uint64, running bool) monitor.Config {
+	c := monitor.Config{App: *r.App, Logger: m.log, Running: running,
+		Report: func(e monitor.Event) { m.post(appEvent{group: r.Group, generation: generation, event: e}) },
+		Run: func(ctx context.Context, method monitor.Method) monitor.Outcome {
+			return m.runMethod(ctx, r, method)
+		},
+		Cleanup: func(ctx context.Context, method string) error {
+			if method != "" {
+				return m.runMethod(ctx, r, monitor.Method{Op: "cleanup", Path: method, Timeout: limitOf(r, jobStop)}).Err
+			}
+			return m.step(executor.WithGeneration(ctx, generation), r, jobStop).Err
+		},
+		Restart: func(ctx context.Context, method string) error {
+			if method != "" {
+				return m.runMethod(ctx, r, monitor.Method{Op: "restart", Path: method, Timeout: limitOf(r, jobStart)}).Err
+			}
+			return m.step(executor.WithGeneration(ctx, generation), r, jobStart).Err
+		}}
+	for _, name := range r.App.Monitors {
+		if a := d.ApplicationMonitor(name); a != nil {
+			c.Monitors = append(c.Monitors, *a)
+		}
+	}
+	return c
+}
+
+func (m *member) runMethod(ctx context.Context, r executor.Resource, method monitor.Method) monitor.Outcome {
+	o := m.runner.Run(ctx, executor.Command{Scope: executor.ScopeOf(r), Op: method.Op, Path: method.Path, Args: method.Args,
+		Timeout: method.Timeout, KillSignal: method.Signal, Unrecorded: method.Op == "monitor" || method.Op == "notify",
+		Keep: method.Op == "restart", Env: []string{"HOLDFAST_GROUP=" + r.Group, "HOLDFAST_NODE=" + m.name, "HOLDFAST_RESOURCE=" + r.Name}})
+	m.met.ExecutorRun("method")
+	return monitor.Outcome{Exit: o.Exit, Hung: isTimeout(o.Err), Err: o.Err}
+}
+
+// gotAppEvent takes what a monitor has seen: into the history, and where the restarts are used up, into the log as a failure.
+func (m *member) gotAppEvent(e appEvent) {
+	g := m.loop.node.group(e.group)
+	w := g.watch
+	if w == nil || w.generation != e.generation {
+		return
+	}
+	m.loop.node.version++
+	s := w.apps[e.event.App]
+	s.group, s.reason = e.group, e.event.Detail
+	note := ""
+	switch e.event.Kind {
+	case monitor.Recovered:
+		s.state, note = api.AppMonitored, "server_restart_complete"
+	case monitor.Restarting:
+		s.state, note = api.AppFailed, "server_restart"
+		s.restarts++
+	case monitor.Failed:
+		s.state, note = api.AppFailed, "server_down"
+		if e.event.Action == monitor.ActionFallover {
+			w.failed, note = e.event.Detail, "" // the report makes the event
+		}
+	case monitor.Died, monitor.Hung, monitor.Unhealthy:
+		s.state = api.AppFailed
+	}
+	w.apps[e.event.App] = s
+	m.log.Info("monitor", "group", e.group, "application", e.event.App, "monitor", e.event.Monitor, "kind", e.event.Kind, "detail", e.event.Detail)
+	if note != "" {
+		m.submit(&state.Command{Note: &state.Note{Event: note, Node: m.name, Group: e.group,
+			Sentence: fmt.Sprintf("application %s: %s", e.event.App, e.event.Detail)}})
+	}
+}
+
+// endWatch stops the monitors, beside the loop: a restart that is at work is ended first.
+func (m *member) endWatch(g *groupState) {
+	w := g.watch
+	g.watch = nil
+	if w == nil {
+		return
+	}
+	for _, watcher := range w.watchers {
+		m.work.Go(watcher.Stop)
+	}
 }
 
 func (w *watch) fill(out map[string]appStatus) {
 	for k, v := range w.apps {
 		out[k] = v
 	}
-}
-
-type appEvent struct{}
-
-func (m *member) gotAppEvent(appEvent) {}
-
-func (m *member) beginWatch(_ *state.State, group string, generation uint64) {
-	m.loop.node.group(group).watch = &watch{generation: generation, stop: func() {}, apps: map[string]appStatus{}}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/monitor"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
@@ -47,10 +48,11 @@ type target struct {
 	group      string
 	generation uint64
 	resources  []executor.Resource
+	definition *cluster.Definition
 }
 
 func (m *member) target(d *cluster.Definition, group string, generation uint64) (target, error) {
-	t := target{group: group, generation: generation}
+	t := target{group: group, generation: generation, definition: d}
 	g := d.Group(group)
 	if g == nil {
 		return t, fmt.Errorf("group %s is not defined", group)
@@ -67,7 +69,7 @@ func (m *member) startGroup(ctx context.Context, t target) workDone {
 	began := m.clock.Now()
 	ctx = executor.WithGeneration(ctx, t.generation)
 	for _, r := range t.resources {
-		res := m.step(ctx, r, jobStart)
+		res := m.startResource(ctx, t, r)
 		if res.Err == nil && res.Status == executor.Running {
 			continue
 		}
@@ -86,6 +88,29 @@ func (m *member) startGroup(ctx context.Context, t target) workDone {
 	return workDone{group: t.group, generation: t.generation, job: jobStart, outcome: state.OutcomeOnline, status: executor.Running,
 		sentence: fmt.Sprintf("group %s is online on node %s", t.group, m.name), took: m.clock.Now().Sub(began)}
 }
+
+// startResource starts one resource. An application's startup monitors are asked before, whether it is up already, and after,
+// whether it has come up.
+func (m *member) startResource(ctx context.Context, t target, r executor.Resource) executor.Result {
+	if r.App == nil || len(r.App.Monitors) == 0 || t.definition == nil {
+		return m.step(ctx, r, jobStart)
+	}
+	c := m.monitorConfig(t.definition, r, t.generation, false)
+	if up, why := monitor.AlreadyUp(ctx, c); up {
+		return executor.Result{Status: executor.Running, Detail: why}
+	}
+	res := m.step(ctx, r, jobStart)
+	if res.Err != nil {
+		return res
+	}
+	if err := monitor.AwaitStartup(ctx, c); err != nil {
+		return executor.Result{Status: executor.Degraded, Err: err}
+	}
+	return res
+}
+
+// isTimeout reports whether a command was ended because its time was over.
+func isTimeout(err error) bool { return errors.Is(err, executor.ErrTimeout) }
 
 // stopGroup releases the resources in reverse order, and reports released only when it has seen all of them stopped and the
 // tombstone is on disk: a release is a promise (attack A7).
