@@ -60,6 +60,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n.fsm = &machine{fsm: cfg.FSM, fail: n.guard.stop, onApply: n.applied}
 	n.trans = newTransport(cfg, n.steady, n.Voter)
+	n.trans.leads = n.leadsIn
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	var r *raft.Raft
 	err = unpanicked(func() (err error) {
@@ -148,6 +149,12 @@ func (n *Node) spawn(f func()) {
 	if !n.closed {
 		n.wg.Go(f)
 	}
+}
+
+// leadsIn reports whether this server leads in the term.
+func (n *Node) leadsIn(term uint64) bool {
+	r := n.raft.Load()
+	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
 }
 
 // steady reports whether this server follows in the term: a heartbeat of it has nothing to change.

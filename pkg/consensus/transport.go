@@ -105,6 +105,8 @@ type transport struct {
 	// steady reports whether this server follows in that term, so that a heartbeat of it changes nothing.
 	steady func(term uint64) bool
 	voter  func() bool
+	// leads reports whether this server leads in that term; nil until the server is open.
+	leads func(term uint64) bool
 
 	mu    sync.Mutex
 	peers map[string]Follower
@@ -177,12 +179,42 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
 	resp *raft.AppendEntriesResponse) error {
 	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
+		if !heartbeat(req) {
+			t.awaitContact(id, req.Term)
+		}
 		return err
 	}
 	t.mu.Lock()
 	t.peers[string(id)] = Follower{Contact: t.clock.Now(), LastIndex: resp.LastLog}
 	t.mu.Unlock()
 	return nil
+}
+
+// heartbeat reports whether the message is one of raft's heartbeats, which carry nothing.
+func heartbeat(req *raft.AppendEntriesRequest) bool {
+	return len(req.Entries) == 0 && req.PrevLogEntry == 0 && req.LeaderCommitIndex == 0
+}
+
+// contactPoll is how soon the return of a follower is noticed.
+const contactPoll = 20 * time.Millisecond
+
+// awaitContact holds the replication to a follower that cannot be reached until a heartbeat gets through again, or the term is
+// over. Raft itself waits twice as long after each failed attempt, up to many seconds: a node that came back would get the log
+// that late. Heartbeats have a retry of their own, at most half a heartbeat timeout.
+func (t *transport) awaitContact(id raft.ServerID, term uint64) {
+	if t.leads == nil {
+		return
+	}
+	since := t.clock.Now()
+	tick := time.NewTicker(contactPoll)
+	defer tick.Stop()
+	for t.leads(term) && t.follower(string(id)).Contact <= since {
+		select {
+		case <-t.done:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // hurry makes raft stand for election now.
