@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-ha/holdfast/pkg/lab"
 )
@@ -26,7 +30,7 @@ type daemon struct {
 func daemons(*lab.Config) []daemon {
 	return []daemon{
 		{Name: "deadman", Program: "cldeadman", Args: []string{"--backend", "lab", "--device", "/run/holdfast/watchdog.sock",
-			"--socket", "/run/holdfast/deadman.sock", "--holder-socket", "/run/holdfast/holder.sock", "--cgroup", "stay"}},
+			"--socket", "/run/holdfast/deadman.sock", "--holder-socket", "/run/holdfast/holder.sock"}},
 		{Name: "agent", Program: "clstrmgrd", Args: []string{"--config", "/etc/holdfast/node.yaml"}},
 	}
 }
@@ -44,6 +48,7 @@ run_dir: /run/holdfast
 log_dir: /var/log/holdfast
 port: 6191
 gossip_port: 6192
+log_level: info
 metrics: ":6193"
 listen: [%s]
 boot_id_file: /run/holdfast/boot_id
@@ -52,6 +57,44 @@ deadman:
   socket: /run/holdfast/deadman.sock
   device: /run/holdfast/watchdog.sock
 `, lab.NodeName(n), strings.Join(listen, ", "))
+}
+
+// agentSocket is where the agent answers, in the node's run directory, and agentPatience how long it may take to do so.
+const (
+	agentSocket   = "clstrmgrd.sock"
+	agentPatience = 20 * time.Second
+)
+
+// awaitAgents waits until the agent of each node takes connections.
+func awaitAgents(ctx context.Context, c lab.Client, cfg *lab.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
+	for _, node := range cfg.NodeNames() {
+		dir := filepath.Join(c.Dir, lab.NodesDir, node)
+		for !answers(filepath.Join(dir, "run", agentSocket)) {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("the agent of %s does not take connections after %v; its output ends with:\n%s", node, agentPatience,
+					tail(filepath.Join(dir, "log", "clstrmgrd.out"), 5))
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+func answers(path string) bool {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	conn, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // form makes a cluster of the lab's nodes with the product's own commands, as an administrator would: found it on node1 from

@@ -24,6 +24,7 @@ import (
 type upOptions struct {
 	cfg         lab.Config
 	clusterFile string
+	share       []string
 	bare        bool
 	noDaemons   bool
 	noAutoBoot  bool
@@ -48,6 +49,7 @@ are online. The lab stays until "cllab down".`,
 	f.StringVar(&o.cfg.Subnet, "subnet", "10.77", "first two numbers of the lab's addresses (labs do not see each other's)")
 	f.StringVar(&o.cfg.Profile, "profile", "default", "timing profile of the cluster: default, fast or careful")
 	f.StringVar(&o.clusterFile, "cluster", "", "cluster file to apply and bring online")
+	f.StringArrayVar(&o.share, "share", nil, "file to put into /shared before the cluster is formed; may be repeated")
 	f.BoolVar(&o.cfg.Fence, "fence", false, "give the nodes a way to the power switch, for the agent fence_cllab")
 	f.DurationVar(&o.cfg.FenceDelay, "fence-delay", 0, "how long the power switch takes for each order")
 	f.BoolVar(&o.bare, "bare", false, "boot nodes and daemons, but form no cluster")
@@ -68,6 +70,10 @@ func up(ctx context.Context, o upOptions, progress io.Writer) error {
 	if err := startKeeper(ctx, dir); err != nil {
 		return err
 	}
+	fmt.Fprintf(progress, "lab %s: %d nodes are up\n", o.cfg.Name, o.cfg.Nodes)
+	if err := shareFiles(dir, o.share); err != nil {
+		return errors.Join(err, down(context.WithoutCancel(ctx), dir, true))
+	}
 	if o.bare || o.noDaemons {
 		return nil
 	}
@@ -81,6 +87,30 @@ func up(ctx context.Context, o upOptions, progress io.Writer) error {
 		err = errors.Join(err, e)
 	}
 	return fmt.Errorf("%w\nthe lab was taken down; its logs are in %s", err, dir)
+}
+
+// shareFiles copies files into the directory that all nodes share, for example images of file systems.
+func shareFiles(dir string, files []string) error {
+	for _, name := range files {
+		if err := copyFile(name, filepath.Join(dir, lab.SharedDir, filepath.Base(name))); err != nil {
+			return fmt.Errorf("share %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 // prepare checks what the lab needs and writes its configuration.
