@@ -328,17 +328,16 @@ func TestLeave(t *testing.T) {
 func TestQueries(t *testing.T) {
 	l := newLab(t)
 	for file, line := range map[string]string{
-		"query-cluster.txt":    "query cluster",
-		"query-rg.txt":         "q rg rg1",
-		"query-rg-colon.txt":   "-c -a NAME,CURRENT_NODE,STATE q rg",
-		"query-node-x.txt":     "-x -a name,state,raw_state query node node1,node2",
-		"query-node-json.txt":  "-o json -a NAME,ADDRESSES,LEASE_MARGIN query node node2",
-		"query-all-nodes.txt":  "-v -a NAME,STATE query node",
-		"query-delimiter.txt":  "-d | -S -a NAME,ADDRESSES query node",
-		"query-names.txt":      "query resource_group",
-		"query-matching.txt":   "-a NAME query resource_group STATE=ONLINE",
-		"query-monitor.txt":    "show application_monitor mon1",
-		"query-quoted-dep.txt": "query dependency",
+		"query-cluster.txt":   "-a CLUSTER_NAME,CLUSTER_ID,STATE,LEADER,QUORUM,NODES,TYPE,RG_SETTLING_TIME,UNSYNCED_CHANGES query cluster",
+		"query-rg.txt":        "-a NAME,CURRENT_NODE,STATE,INSTANCES,NODES,STARTUP,FALLOVER,FALLBACK,SERVICE_LABEL q rg rg1",
+		"query-rg-colon.txt":  "-c -a NAME,CURRENT_NODE,STATE q rg",
+		"query-node-x.txt":    "-x -a name,state,raw_state query node node1,node2",
+		"query-node-json.txt": "-o json -a NAME,ADDRESSES,LEASE_MARGIN query node node2",
+		"query-all-nodes.txt": "-v -a NAME,STATE query node",
+		"query-delimiter.txt": "-d | -S -a NAME,ADDRESSES query node",
+		"query-names.txt":     "query resource_group",
+		"query-matching.txt":  "-a NAME query resource_group STATE=ONLINE",
+		"query-monitor.txt":   "-a NAME,TYPE,MONITORMETHOD,FAILUREACTION show application_monitor mon1",
 	} {
 		got := l.run(strings.Fields(line)...)
 		if got.status != 0 {
