@@ -27,6 +27,7 @@ const (
 	DefaultWarnAfter   = 360 * time.Second // config_too_long: PowerHA's 180 s + 180 s
 	DefaultWarnEvery   = 30 * time.Second
 	DefaultKillWait    = 2 * time.Second // how long killed processes may take to end before they count as stuck
+	defaultKillGrace   = time.Second
 )
 
 // A Scope names the processes of one resource: those that were started on its behalf, with all their descendants.
@@ -62,8 +63,8 @@ type Command struct {
 
 	// Timeout bounds the run; 0: only the context does.
 	Timeout time.Duration
-	// KillSignal is sent to the whole process group first when the time is over, and KillGrace is how long the group then has
-	// before it is killed. Zero: killed at once.
+	// KillSignal is sent to the whole process group first when the time is over, and KillGrace (default 1 s) is how long the
+	// program then has before all is killed. Zero: killed at once.
 	KillSignal int
 	KillGrace  time.Duration
 	// WarnAfter is when config_too_long is raised, and WarnEvery how often it is repeated; 0: the runner's. Warn replaces the

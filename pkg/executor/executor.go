@@ -81,6 +81,14 @@ type Announcer interface {
 	Announce(ctx context.Context, r Resource) error
 }
 
+// A Restarter is an Executor of resources that a monitor may clean up and start again on the same node. method is a script of
+// the administrator's, used instead of the resource's own; empty: its own. Cleanup succeeds when nothing of the resource runs
+// any more, even if the method says that it failed: what it was to stop had failed already.
+type Restarter interface {
+	Cleanup(ctx context.Context, r Resource, method string) error
+	Restart(ctx context.Context, r Resource, method string) error
+}
+
 // A Registry finds the executor of a kind.
 type Registry map[Kind]Executor
 

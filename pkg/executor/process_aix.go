@@ -32,8 +32,8 @@ func awaitExit(pid int) {
 
 func signalGroup(pid int, sig syscall.Signal) error { return syscall.Kill(-pid, sig) }
 
-// marked lists the processes whose environment names an action with that prefix, as `ps eww` shows it.
-func marked(prefix string) ([]int, error) {
+// marked lists the processes whose environment names an action with that prefix, and with that part in the rest, as `ps eww` shows it.
+func marked(prefix, part string) ([]int, error) {
 	out, err := exec.Command("/usr/bin/ps", "axeww").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the processes with their environment: %w", err)
@@ -44,7 +44,9 @@ func marked(prefix string) ([]int, error) {
 	s.Buffer(nil, 16<<20)
 	for s.Scan() {
 		f := strings.Fields(s.Text())
-		if len(f) == 0 || !strings.Contains(s.Text(), want) {
+		_, rest, found := strings.Cut(s.Text(), want)
+		rest, _, _ = strings.Cut(rest, " ")
+		if len(f) == 0 || !found || !strings.Contains(rest, part) {
 			continue
 		}
 		if pid, err := strconv.Atoi(f[0]); err == nil && pid != os.Getpid() {

@@ -19,6 +19,10 @@ import (
 func startNormally(cmd *exec.Cmd, g *cgroup) error {
 	if g != nil {
 		fd, err := unix.Open(g.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) { // swept away, still empty, by another runner
+			_ = os.MkdirAll(g.dir, 0o755)
+			fd, err = unix.Open(g.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
 		if err != nil {
 			return fmt.Errorf("open the action's cgroup: %w", err)
 		}
@@ -26,7 +30,8 @@ func startNormally(cmd *exec.Cmd, g *cgroup) error {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, fd
 	}
 	// A child inherits policy and nice value of the thread that forks. That thread is set back first; raising it again would
-	// need a privilege and could fail, so it ends with its goroutine, which stays locked to it.
+	// need a privilege and could fail, so it ends with its goroutine, which stays locked to it (the main thread, if it is that
+	// one, is parked for ever instead). The runtime makes new threads from one that is never changed.
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -92,9 +97,9 @@ func awaitExit(pid int) {
 
 func signalGroup(pid int, sig syscall.Signal) error { return syscall.Kill(-pid, sig) }
 
-// marked lists the processes whose environment names an action with that prefix. A process that is just ending has no
+// marked lists the processes whose environment names an action with that prefix, and with that part in the rest. A process that is just ending has no
 // environment any more and is not listed.
-func marked(prefix string) ([]int, error) {
+func marked(prefix, part string) ([]int, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("read the process table: %w", err)
@@ -112,24 +117,23 @@ func marked(prefix string) ([]int, error) {
 			continue
 		}
 		env, err := os.ReadFile("/proc/" + name + "/environ")
-		if err == nil && hasVariable(env, want) {
+		if err == nil && hasVariable(env, want, []byte(part)) {
 			out = append(out, pid)
 		}
 	}
 	return out, nil
 }
 
-func hasVariable(env, want []byte) bool {
-	for {
-		i := bytes.Index(env, want)
-		if i < 0 {
-			return false
-		}
-		if i == 0 || env[i-1] == 0 {
+// hasVariable reports whether one of the environment's variables begins with want and has part in its rest.
+func hasVariable(env, want, part []byte) bool {
+	for len(env) > 0 {
+		var v []byte
+		v, env, _ = bytes.Cut(env, []byte{0})
+		if rest, ok := bytes.CutPrefix(v, want); ok && bytes.Contains(rest, part) {
 			return true
 		}
-		env = env[i+len(want):]
 	}
+	return false
 }
 
 // startTime is when the process started, in ticks since boot, or 0 when it is gone.

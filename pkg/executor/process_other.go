@@ -15,7 +15,7 @@ func signalGroup(pid int, sig syscall.Signal) error { return syscall.Kill(-pid, 
 func startTime(int) uint64                          { return 0 }
 func pidNamespace() string                          { return "" }
 
-func marked(string) ([]int, error) {
+func marked(string, string) ([]int, error) {
 	return nil, fmt.Errorf("find processes by environment: %w", ErrNotSupported)
 }
 

@@ -338,9 +338,9 @@ func (r *Runner) await(ctx context.Context, a *action, p *process) Outcome {
 		return r.finish(ctx, a, p, nil)
 	default:
 	}
-	if a.c.KillSignal != 0 && a.c.KillGrace > 0 {
-		_ = signalGroup(p.cmd.Process.Pid, syscall.Signal(a.c.KillSignal))
-		waitFor(exited, a.c.KillGrace)
+	if sig := syscall.Signal(a.c.KillSignal); sig != 0 && sig != syscall.SIGKILL {
+		_ = signalGroup(p.cmd.Process.Pid, sig)
+		waitFor(exited, orDefault(a.c.KillGrace, defaultKillGrace))
 	}
 	r.kill(a, p)
 	if !waitFor(exited, r.o.KillWait) {

@@ -80,7 +80,7 @@ func (r *Runner) Alive(s Scope) (bool, error) {
 			return true, nil
 		}
 	}
-	pids, err := marked(r.markerPrefix(s, keptPlace))
+	pids, err := marked(r.markerPrefix(s, keptPlace), "")
 	return len(pids) > 0, err
 }
 
@@ -117,12 +117,16 @@ func (r *Runner) askToEnd(ctx context.Context, s Scope, signal syscall.Signal, g
 
 // endMembers kills the members until none is left, and removes the empty cgroups.
 func (r *Runner) endMembers(ctx context.Context, s Scope, marker string, dirs []string, wait time.Duration) error {
+	return r.endMembersOf(ctx, s, marker, "", dirs, wait)
+}
+
+func (r *Runner) endMembersOf(ctx context.Context, s Scope, marker, part string, dirs []string, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	for delay := time.Millisecond; ; delay = min(2*delay, 50*time.Millisecond) {
 		for _, dir := range dirs {
 			_ = killCgroup(dir)
 		}
-		pids, err := r.members(marker, dirs)
+		pids, err := r.membersOf(marker, part, dirs)
 		if err != nil {
 			return fmt.Errorf("find the processes of %s: %w", s, err)
 		}
@@ -144,9 +148,14 @@ func (r *Runner) endMembers(ctx context.Context, s Scope, marker string, dirs []
 
 // members lists who is in the cgroups or carries a marker with that prefix; an empty prefix is nobody's.
 func (r *Runner) members(marker string, dirs []string) ([]int, error) {
+	return r.membersOf(marker, "", dirs)
+}
+
+// membersOf is members with a part that the markers must contain.
+func (r *Runner) membersOf(marker, part string, dirs []string) ([]int, error) {
 	set := map[int]bool{}
 	if marker != "" {
-		found, err := marked(marker)
+		found, err := marked(marker, part)
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +205,7 @@ func onlyDirs(paths []string) []string {
 // command. Applications that were started completely live on. It returns the records of the actions that it ended; the error
 // joins what could not be ended, and Blocked answers for each scope from then on.
 //
-// A new daemon calls it before it probes or reports any group.
+// A new daemon calls it before its first command, and before it probes or reports any group.
 func (r *Runner) Recover(ctx context.Context) ([]Record, error) {
 	orphans, err := r.actions.Orphans()
 	errs := []error{err}
@@ -240,17 +249,12 @@ func (r *Runner) endOrphan(ctx context.Context, rec Record) error {
 
 // endUnrecorded ends monitors and probes of an earlier daemon. They change nothing, but they may hold a mount.
 func (r *Runner) endUnrecorded(ctx context.Context) error {
-	if r.groups == nil {
-		return nil
+	var dirs []string
+	if r.groups != nil {
+		dirs, _ = filepath.Glob(filepath.Join(r.groups.dir, "*", "*", transientPlace, "*"))
 	}
-	dirs, _ := filepath.Glob(filepath.Join(r.groups.dir, "*", "*", transientPlace, "*"))
-	var errs []error
-	for _, dir := range onlyDirs(dirs) {
-		if err := r.endMembers(ctx, Scope{Name: filepath.Base(dir)}, "", []string{dir}, r.o.KillWait); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	what := Scope{Kind: "commands", Name: "that change nothing"}
+	return r.endMembersOf(ctx, what, r.instance+"/", "/"+transientPlace+"/", onlyDirs(dirs), r.o.KillWait)
 }
 
 // Blocked says why nothing may be done with, or reported of, the scope: an action of an earlier daemon still runs there. It

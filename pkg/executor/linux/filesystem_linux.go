@@ -232,6 +232,9 @@ func (x *FileSystems) Probe(ctx context.Context, r executor.Resource) executor.R
 	if f == nil {
 		return unknown(errors.New("the resource has no file system: this is a fault of the caller"))
 	}
+	if err := x.atWork(r); err != nil {
+		return unknown(err)
+	}
 	mounts, err := readMounts("self")
 	if err != nil {
 		return unknown(err)
@@ -241,6 +244,19 @@ func (x *FileSystems) Probe(ctx context.Context, r executor.Resource) executor.R
 		return x.probeWithoutDevice(f, mounts, err)
 	}
 	return judge(f, d, find(mounts, d, f))
+}
+
+// atWork reports a mount or unmount, of this daemon or an earlier one, that has not ended: the mount table may change at any
+// moment then, so what it says now is worth nothing.
+func (x *FileSystems) atWork(r executor.Resource) error {
+	s := executor.ScopeOf(r)
+	if err := x.run.Blocked(s); err != nil {
+		return err
+	}
+	if at := x.run.Unfinished(s); len(at) > 0 {
+		return fmt.Errorf("%s of file system %s has not ended: %w", at[0].Op, r.Name, executor.ErrStuck)
+	}
+	return nil
 }
 
 // probeWithoutDevice: the device cannot be found (a disk that this node does not see). If nothing is mounted on the point and

@@ -41,7 +41,10 @@ type Applications struct {
 	log  *slog.Logger
 }
 
-var _ executor.Executor = (*Applications)(nil)
+var (
+	_ executor.Executor  = (*Applications)(nil)
+	_ executor.Restarter = (*Applications)(nil)
+)
 
 // New makes the executor of applications.
 func New(o Options) *Applications {
@@ -353,8 +356,8 @@ func (x *Applications) save(r executor.Resource, rec record) error {
 	return nil
 }
 
-// Cleanup ends the application before it is started again on the same node: its stop script, or the method given instead,
-// then its processes. Restart runs the start script, or the method given instead. They are what a monitor calls.
+// Cleanup ends the application before it is started again on the same node: by its stop script, or the method given instead,
+// and then whatever processes of it are left.
 func (x *Applications) Cleanup(ctx context.Context, r executor.Resource, method string) error {
 	a := r.App
 	c := executor.Command{Scope: executor.ScopeOf(r), Op: "cleanup", Path: a.StopScript, Args: a.StopArgs,
@@ -363,6 +366,9 @@ func (x *Applications) Cleanup(ctx context.Context, r executor.Resource, method 
 		c.Path, c.Args = method, nil
 	}
 	out := x.run.Run(ctx, c)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("clean up application %s: %w", r.Name, context.Cause(ctx))
+	}
 	// The application has failed already, so its cleanup may find nothing to do and say so; its processes must end anyway.
 	if err := x.run.EndScope(ctx, c.Scope, 0, 0); err != nil {
 		return err
@@ -373,7 +379,7 @@ func (x *Applications) Cleanup(ctx context.Context, r executor.Resource, method 
 	return nil
 }
 
-// Restart starts the application again on this node after Cleanup.
+// Restart starts the application again on this node after Cleanup, by its start script or the method given instead.
 func (x *Applications) Restart(ctx context.Context, r executor.Resource, method string) error {
 	if method != "" {
 		app := *r.App

@@ -150,13 +150,19 @@ func TestMain(m *testing.M) {
 }
 
 func daemon() {
+	if oom := os.Getenv("OOM"); oom != "" {
+		_ = os.WriteFile("/proc/self/oom_score_adj", []byte(oom), 0)
+	}
 	r, err := executor.NewRunner(executor.RunnerOptions{Dir: os.Getenv("DIR"), Node: "n1", CgroupRoot: os.Getenv("CGROUPS")})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	out := r.Run(executor.WithGeneration(context.Background(), 7), executor.Command{Scope: app, Op: "start", Keep: true,
-		Path: os.Getenv("SCRIPT")})
+	c := executor.Command{Scope: app, Op: "start", Keep: true, Path: os.Getenv("SCRIPT")}
+	if os.Getenv("UNRECORDED") != "" {
+		c.Op, c.Keep, c.Unrecorded = "monitor", false, true
+	}
+	out := r.Run(executor.WithGeneration(context.Background(), 7), c)
 	fmt.Println(out.Err)
 	os.Exit(0)
 }
