@@ -63,7 +63,8 @@ func (m *model) forced(g *group, k int, inst *state.Instance) leaving {
 		return leaving{cause: state.CauseEvacuate, to: -1, why: n.name + " will give up its lease, because a release has failed there"}
 	}
 	for _, p := range g.parents {
-		if up := &m.groups[p]; !m.isOnline(up) && !m.isUnknown(up) {
+		// A parent that is being acquired while its child runs is being adopted: it would not have been started otherwise.
+		if up := &m.groups[p]; !m.isOnline(up) && !m.isUnknown(up) && up.status != acquiring {
 			return leaving{cause: state.CauseParent, to: k, dueTo: state.DueToParentOffline, why: "its parent " + up.def.Name + " is not online"}
 		}
 	}
@@ -102,6 +103,9 @@ func (m *model) placeRunning(u *unit, p parts) []int {
 	}
 	if len(p.leaving) > 0 {
 		return m.placeLeaving(u, p, at)
+	}
+	if displaced, ok := m.goesOn(u, p, at); ok {
+		return displaced
 	}
 	if moved, displaced := m.mayLeave(u, p, at); moved {
 		return displaced
@@ -246,6 +250,41 @@ func (m *model) goOn(p parts, failed *group, at int) ([]int, bool) {
 	return m.displace(c), true
 }
 
+// goesOn lets the rest of a set follow a member that was released to move elsewhere, if the node can still take all.
+func (m *model) goesOn(u *unit, p parts, at int) ([]int, bool) {
+	if len(u.groups) < 2 {
+		return nil, false
+	}
+	for _, i := range u.groups {
+		g := &m.groups[i]
+		if g.status != free && g.status != releasing || g.st.Intent == nil || g.st.Intent.To == "" || g.st.Offline {
+			continue
+		}
+		k, ok := m.nodeIdx[g.st.Intent.To]
+		if c := g.st.Intent.Cause; !ok || k == at || c == state.CauseParent || c == state.CauseDependency {
+			continue
+		}
+		all := append(append([]int(nil), p.staying...), p.wanted...)
+		if o, _ := m.obstacle(all, k, situation{leaving: -1, displace: true}); o.bar != barNone || m.anyMark(u.groups, k) {
+			continue
+		}
+		for _, j := range p.staying {
+			o := &m.groups[j]
+			if o.leave.cause == "" {
+				m.unbook(o, at)
+				o.leave = leaving{cause: state.CauseSameNode, to: k, why: g.def.Name + " moves to " + m.nodes[k].name + ", and the same-node set moves together"}
+			}
+			m.book(o, k)
+		}
+		for _, j := range p.wanted {
+			m.groups[j].wait = "its same-node set is being moved"
+			m.book(&m.groups[j], k)
+		}
+		return m.displace(choice{node: k, members: all, displace: true}), true
+	}
+	return nil, false
+}
+
 // mayLeave looks for a better place for a unit that could stay: the operator's placement, a network, a fallback.
 func (m *model) mayLeave(u *unit, p parts, at int) (moved bool, displaced []int) {
 	for _, i := range p.staying {
@@ -279,7 +318,7 @@ func (m *model) mayLeave(u *unit, p parts, at int) (moved bool, displaced []int)
 func (m *model) better(members []int, lead *group, at int) (cause state.Cause, c choice, why, timer string) {
 	here := m.nodes[at].name
 	var override *state.Override
-	for _, i := range members {
+	for _, i := range m.units[lead.unit].groups {
 		if o := m.groups[i].st.Override; o != nil && override == nil {
 			override = o
 		}
@@ -358,7 +397,7 @@ func (m *model) together() {
 		changed = false
 		for i := range m.groups {
 			g := &m.groups[i]
-			if g.leave.cause == "" {
+			if g.leave.cause == "" && (g.leaves == nil || !m.isStopping(g)) {
 				continue
 			}
 			if g.leave.voluntary && m.tooDear(g) {
@@ -367,7 +406,7 @@ func (m *model) together() {
 				continue
 			}
 			for _, c := range g.children {
-				changed = m.drag(&m.groups[c], state.CauseParent, state.DueToParentOffline, "its parent "+g.def.Name+" stops on "+m.nodes[g.holder].name) || changed
+				changed = m.drag(&m.groups[c], state.CauseParent, state.DueToParentOffline, "its parent "+g.def.Name+" stops") || changed
 			}
 			for _, t := range g.stopTargets {
 				changed = m.drag(&m.groups[t], state.CauseDependency, "", g.def.Name+" can stop only after it") || changed

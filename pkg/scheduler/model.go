@@ -436,6 +436,20 @@ func (m *model) isOnline(g *group) bool {
 	return false
 }
 
+// serves reports whether the group is online and goes on to be: what depends on it may start.
+func (m *model) serves(g *group) bool {
+	if !g.def.Concurrent() {
+		return m.isOnline(g) && g.leave.cause == ""
+	}
+	for r, i := range g.insts {
+		if i != nil && (i.State == state.Online || i.State == state.Unmanaged) && m.nodes[g.list[r]].st.Alive() &&
+			(g.leaves == nil || g.leaves[r].cause == "") {
+			return true
+		}
+	}
+	return false
+}
+
 // isUnknown reports whether it cannot be said whether the group serves.
 func (m *model) isUnknown(g *group) bool {
 	if !g.def.Concurrent() {

@@ -130,10 +130,8 @@ func (m *model) obstacle(members []int, k int, s situation) (obstacle, *group) {
 				return obstacle{bar: barNetwork, other: net}, g
 			}
 		}
-		for _, t := range g.st.Tried {
-			if t == n.name {
-				return obstacle{bar: barTried}, g
-			}
+		if contains(g.st.Tried, n.name) {
+			return obstacle{bar: barTried}, g
 		}
 		weight += g.def.Weight
 		if by := m.excludedBy(g, n, s.displace); by >= 0 {
@@ -166,12 +164,53 @@ func (m *model) excludedBy(g *group, n *node, displace bool) int {
 		if o < 0 || &m.groups[o] == g {
 			continue
 		}
-		if displace && m.tierIn(&m.groups[o], mb.set) < mb.tier && m.movable(&m.groups[o]) {
+		if other := &m.groups[o]; other.status == free && m.standsOn(other, g) {
+			continue // it is only planned, and waits for g: it must not keep g from starting
+		}
+		if displace && m.tierIn(&m.groups[o], mb.set) < mb.tier && m.movable(&m.groups[o]) && !m.standsOn(g, &m.groups[o]) {
 			continue
 		}
 		return o
 	}
 	return -1
+}
+
+// standsOn reports whether g needs other online before it starts, directly or through others.
+func (m *model) standsOn(g, other *group) bool {
+	if len(g.parents)+len(g.targets) == 0 {
+		return false
+	}
+	seen := map[int]bool{}
+	var walk func(*group) bool
+	walk = func(x *group) bool {
+		for _, list := range [2][]int{x.parents, x.targets} {
+			for _, i := range list {
+				if &m.groups[i] == other {
+					return true
+				}
+				if !seen[i] {
+					seen[i] = true
+					if walk(&m.groups[i]) {
+						return true
+					}
+				}
+			}
+		}
+		return false
+	}
+	return walk(g)
+}
+
+// ready reports whether everything that the group needs before it starts is online and stays so.
+func (m *model) ready(g *group) bool {
+	for _, list := range [2][]int{g.parents, g.targets} {
+		for _, i := range list {
+			if up := &m.groups[i]; !m.serves(up) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (m *model) tierIn(g *group, set int) int {

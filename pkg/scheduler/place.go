@@ -79,19 +79,23 @@ func join(list, one []int) []int {
 
 // wants reports whether a free group is to be placed at all, and notes why not.
 func (m *model) wants(g *group) bool {
+	g.wait = notWanted(g)
+	return g.wait == "" && !m.isBlocked(g)
+}
+
+// notWanted says why a free group is not to start at all; empty if it is.
+func notWanted(g *group) string {
 	switch {
 	case g.st.Offline:
-		g.wait = "the operator wants it offline"
+		return "the operator wants it offline"
 	case g.st.Suspended:
-		g.wait = "it is suspended"
+		return "it is suspended"
 	case g.st.Phase == state.PhaseParked:
-		g.wait = "its node's cluster services were stopped with it offline; it waits for a node of its list to join"
+		return "its node's cluster services were stopped with it offline; it waits for a node of its list to join"
 	case g.st.Phase == state.PhaseError:
-		g.wait = "it is in ERROR; it waits for clear, online, move, or for a node of its list to join"
-	default:
-		return !m.isBlocked(g)
+		return "it is in ERROR; it waits for clear, online, move, or for a node of its list to join"
 	}
-	return false
+	return ""
 }
 
 // isBlocked reports whether what the group waits for is not online and not about to be.
@@ -101,7 +105,8 @@ func (m *model) isBlocked(g *group) bool {
 		for _, p := range list {
 			up := &m.groups[p]
 			switch {
-			case m.isOnline(up) && up.leave.cause == "":
+			case m.serves(up):
+			case up.unit >= 0 && up.unit == g.unit && up.status == free && notWanted(up) == "": // placed together
 			case m.isUnknown(up):
 				g.blocked, g.wait = true, word+up.def.Name+" is on a silent node"
 				return true
@@ -180,10 +185,35 @@ func (m *model) placeFree(u *unit, wanted []int) []int {
 		}
 		return nil
 	}
+	if m.waitsToDisplace(wanted, c) {
+		return nil
+	}
 	for _, i := range wanted {
 		m.settle(&m.groups[i], c.node, c.why)
 	}
 	return m.displace(c)
+}
+
+// waitsToDisplace puts off a placement that would stop something that runs, while the members could not start yet.
+func (m *model) waitsToDisplace(wanted []int, c choice) bool {
+	runs := false
+	for _, i := range c.members {
+		for _, mb := range m.groups[i].member {
+			if o := m.nodes[c.node].inSet[mb.set]; o >= 0 && o != i && m.groups[o].status != free {
+				runs = true
+			}
+		}
+	}
+	for _, i := range wanted {
+		if g := &m.groups[i]; runs && !m.ready(g) {
+			for _, j := range wanted {
+				o := &m.groups[j]
+				o.blocked, o.wait = true, g.def.Name+" waits for what it depends on"
+			}
+			return true
+		}
+	}
+	return false
 }
 
 // tried reports whether a recovery chain of the members is under way.
@@ -431,10 +461,21 @@ func (m *model) marked(members []int, k int) marking {
 	return worst
 }
 
-// anyMark reports whether one of the members has failed on the node at all: it is no target of a voluntary move then.
+// anyMark reports whether one of the members, or of their same-node set, has failed on the node at all: it is no target of a
+// voluntary move then.
 func (m *model) anyMark(members []int, k int) bool {
-	for _, i := range members {
-		if m.groups[i].st.Marks[m.nodes[k].name] != nil {
+	for _, i := range m.units[m.groups[members[0]].unit].groups {
+		st := m.groups[i].st
+		if st.Marks[m.nodes[k].name] != nil || contains(st.Tried, m.nodes[k].name) {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
 			return true
 		}
 	}
@@ -497,7 +538,7 @@ func (m *model) nobody(members, candidates []int, in intent, s situation) choice
 }
 
 func (m *model) markedMember(members []int, k int) *group {
-	for _, i := range members {
+	for _, i := range m.units[m.groups[members[0]].unit].groups {
 		if m.groups[i].st.Marks[m.nodes[k].name] != nil {
 			return &m.groups[i]
 		}

@@ -29,7 +29,7 @@ func (m *model) releasesConcurrent(g *group) {
 		if g.leaves[r].cause == "" {
 			continue
 		}
-		if last := m.lastRunning(g, r); last {
+		if m.lastRunning(g) {
 			if first := m.stopsBefore(g); first != "" {
 				m.note(g, "it stops after "+first)
 				continue
@@ -40,7 +40,7 @@ func (m *model) releasesConcurrent(g *group) {
 }
 
 // lastRunning reports whether no instance would serve after those that leave have left: only then do dependants stop first.
-func (m *model) lastRunning(g *group, _ int) bool {
+func (m *model) lastRunning(g *group) bool {
 	for r, inst := range g.insts {
 		if inst != nil && inst.State == state.Online && g.leaves[r].cause == "" && m.nodes[g.list[r]].st.Alive() {
 			return false
@@ -172,12 +172,12 @@ func (m *model) startIfClear(g *group, k int, based uint64, why string) {
 // startsAfter says what an acquisition waits for; empty if it can begin.
 func (m *model) startsAfter(g *group, k int) string {
 	for _, p := range g.parents {
-		if up := &m.groups[p]; !m.isOnline(up) || up.leave.cause != "" {
+		if up := &m.groups[p]; !m.serves(up) {
 			return "it starts after its parent " + up.def.Name + " is online"
 		}
 	}
 	for _, t := range g.targets {
-		if up := &m.groups[t]; !m.isOnline(up) {
+		if up := &m.groups[t]; !m.serves(up) {
 			return "it starts after " + up.def.Name + " is online"
 		}
 	}
@@ -187,7 +187,7 @@ func (m *model) startsAfter(g *group, k int) string {
 		}
 	}
 	for _, s := range g.stopSources {
-		if o := &m.groups[s]; o.status == releasing || o.leave.cause != "" && !o.leave.voluntary && o.status != free {
+		if o := &m.groups[s]; m.isStopping(o) {
 			return "it starts after " + o.def.Name + " has stopped"
 		}
 	}
@@ -210,6 +210,25 @@ func (m *model) startsAfter(g *group, k int) string {
 		return "it starts when " + n.name + " has room for its weight"
 	}
 	return ""
+}
+
+// isStopping reports whether the group is going offline, and has not got there yet.
+func (m *model) isStopping(g *group) bool {
+	if !g.def.Concurrent() {
+		return g.status == releasing || g.leave.cause != "" && g.status != free
+	}
+	stopping := false
+	for r, i := range g.insts {
+		if i == nil || !i.Held || !m.nodes[g.list[r]].st.Alive() {
+			continue
+		}
+		going := i.State == state.Releasing || g.leaves != nil && g.leaves[r].cause != ""
+		if !going && (i.State == state.Online || i.State == state.Acquiring) {
+			return false // it goes on elsewhere
+		}
+		stopping = stopping || going
+	}
+	return stopping
 }
 
 // startedNow reports whether this plan already starts the group on the node.

@@ -36,7 +36,7 @@ func (t *tx) nodeBoot(c *NodeBoot) {
 // bootAgain answers a repeated NodeBoot, or that of a restarted agent within one boot.
 func (t *tx) bootAgain(n *Node, c *NodeBoot) {
 	if n.Dead != nil {
-		t.refuse("incarnation %d of node %s is dead (%s): the node must reset", n.Incarnation, c.Node, n.Dead.Sentence)
+		t.refuse("incarnation %d of node %s is dead (%s): the node must reset", n.Incarnation, c.Node, n.Dead)
 		return
 	}
 	t.res.Incarnation = n.Incarnation
@@ -183,7 +183,7 @@ func (t *tx) subject(node string, incarnation uint64, what string) *Node {
 	case incarnation != n.Incarnation || incarnation == 0:
 		t.refuse("%s is about incarnation %d of node %s, the newest is %d", what, incarnation, node, n.Incarnation)
 	case n.Dead != nil:
-		t.refuse("%s: incarnation %d of node %s is dead (%s)", what, incarnation, node, n.Dead.Sentence)
+		t.refuse("%s: incarnation %d of node %s is dead (%s)", what, incarnation, node, n.Dead)
 	default:
 		return n
 	}

@@ -59,7 +59,7 @@ func (s *State) servicesRefused(name string, c *NodeServices) string {
 	case n.Incarnation == 0:
 		return cannot + "its daemon has not been seen yet"
 	case n.Dead != nil:
-		return cannot + "the node is dead (" + n.Dead.Sentence + ") and has not booted since"
+		return cannot + "the node is dead (" + n.Dead.String() + ") and has not booted since"
 	case n.Lost != nil && c.Start != "":
 		return cannot + "the node is silent (" + n.Lost.Sentence + ")"
 	case c.Start != "" && c.Start != StartAuto && c.Start != StartManual:

@@ -131,6 +131,9 @@ type Death struct {
 	At       time.Time `json:"at"`
 }
 
+// String is "proof fenced: fence device ipmi1 says off".
+func (d *Death) String() string { return "proof " + string(d.Kind) + colon(d.Sentence) }
+
 // A Loss says since when, and why, a node is taken to be silent.
 type Loss struct {
 	Sentence string    `json:"sentence"`

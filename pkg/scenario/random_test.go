@@ -1,0 +1,269 @@
+package scenario
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+)
+
+// TestRandomClusters plays random steps on random clusters with every policy and dependency, and lets the checker watch. What
+// is found here becomes a scenario.
+func TestRandomClusters(t *testing.T) {
+	worlds, length := 1200, 40
+	if testing.Short() {
+		worlds = 300
+	}
+	first := 0
+	if s := os.Getenv("HOLDFAST_SEED"); s != "" { // one world, with its story
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, worlds = n, 1
+	}
+	if s := os.Getenv("HOLDFAST_WORLDS"); s != "" { // more, for a long search
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		worlds = n
+	}
+	decisions, steps, refusals := 0, 0, 0
+	for seed := first; seed < first+worlds; seed++ {
+		r := rand.New(rand.NewPCG(uint64(seed), 1))
+		d := randomCluster(r)
+		if p := d.Validate(); len(p) > 0 {
+			t.Fatalf("seed %d: the generator made an unusable cluster: %v", seed, p)
+		}
+		w := newWorld(d, time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC))
+		p := &parser{def: d}
+		rep := &Report{OK: true}
+		for i := 0; i < length; i++ {
+			do := randomStep(r, d)
+			if i == 0 {
+				do = "online cluster"
+			}
+			a, err := p.parse(do)
+			if err != nil {
+				t.Fatalf("seed %d: %s: %v", seed, do, err)
+			}
+			s := &StepReport{Step: i + 1, Do: do}
+			w.play(s, a)
+			rep.add(s)
+			decisions += len(s.Decisions)
+			steps++
+			if s.Refused != "" {
+				refusals++
+			}
+			if !rep.OK {
+				var b strings.Builder
+				_ = rep.Text(&b)
+				t.Fatalf("seed %d:\n%s\n%s", seed, describe(d), shorten(b.String(), 75))
+			}
+		}
+	}
+	t.Logf("%d worlds, %d steps, %d decisions, %d refused requests", worlds, steps, decisions, refusals)
+	if decisions < steps/4 {
+		t.Error("hardly anything was decided: the test does not reach the planner")
+	}
+}
+
+// shorten keeps the end of a long story, and leaves out what repeats itself.
+func shorten(s string, lines int) string {
+	var l []string
+	seen := map[string]int{}
+	for _, line := range strings.Split(s, "\n") {
+		if seen[line]++; seen[line] < 4 || !strings.HasPrefix(line, "step") {
+			l = append(l, line)
+		}
+	}
+	return strings.Join(l[max(0, len(l)-lines):], "\n")
+}
+
+func describe(d *cluster.Definition) string {
+	var b strings.Builder
+	for _, n := range d.Nodes {
+		fmt.Fprintf(&b, "node %s capacity %d\n", n.Name, n.Capacity)
+	}
+	for _, g := range d.ResourceGroups {
+		fmt.Fprintf(&b, "group %s %v %s %s %s at %q net %q prio %d weight %d dnp %q release %s\n", g.Name, g.Nodes, g.Startup, g.Fallover, g.Fallback,
+			g.FallbackAt, g.Network, g.Priority, g.Weight, g.NodePriorityPolicy, g.OnReleaseFailure)
+	}
+	for _, x := range d.Dependencies {
+		switch {
+		case x.Parent != "":
+			fmt.Fprintf(&b, "parent %s child %s\n", x.Parent, x.Child)
+		case x.Start != "":
+			fmt.Fprintf(&b, "start %s after %s\n", x.Start, x.After)
+		case x.Stop != "":
+			fmt.Fprintf(&b, "stop %s after %s\n", x.Stop, x.After)
+		case x.SameNode != nil:
+			fmt.Fprintf(&b, "same node %v\n", x.SameNode)
+		case x.DifferentNodes != nil:
+			fmt.Fprintf(&b, "different nodes %+v\n", *x.DifferentNodes)
+		}
+	}
+	return b.String()
+}
+
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+// randomCluster makes a usable definition: dependencies that do not fit are left out again.
+func randomCluster(r *rand.Rand) *cluster.Definition {
+	d := &cluster.Definition{Name: "random", Networks: []cluster.Network{{Name: "net1"}, {Name: "net2"}},
+		FallbackTimers: []cluster.FallbackTimer{{Name: "nightly", Repeats: "daily", Hour: 2}}}
+	if r.IntN(3) == 0 {
+		d.Settings.SettlingTime = 30 * time.Second
+	}
+	for i := 0; i < 2+r.IntN(4); i++ {
+		n := cluster.Node{Name: fmt.Sprintf("n%d", i+1)}
+		if r.IntN(5) == 0 {
+			n.Capacity = 3 + r.IntN(5)
+		}
+		d.Nodes = append(d.Nodes, n)
+	}
+	for i := 0; i < 1+r.IntN(7); i++ {
+		d.ResourceGroups = append(d.ResourceGroups, randomGroup(r, d, fmt.Sprintf("g%d", i+1)))
+	}
+	for i := 0; i < r.IntN(5); i++ {
+		d.Dependencies = append(d.Dependencies, randomDependency(r, d))
+		if len(d.Validate()) > 0 {
+			d.Dependencies = d.Dependencies[:len(d.Dependencies)-1]
+		}
+	}
+	d.Defaults()
+	return d
+}
+
+func randomGroup(r *rand.Rand, d *cluster.Definition, name string) cluster.ResourceGroup {
+	g := cluster.ResourceGroup{Name: name, Startup: pick(r, cluster.OnlineOnHomeNode, cluster.OnlineOnFirstAvailable, cluster.OnlineOnFirstAvailable,
+		cluster.OnlineUsingDistribution, cluster.OnlineOnAllAvailable), Fallover: pick(r, cluster.FalloverToNextPriority, cluster.FalloverToNextPriority,
+		cluster.FalloverUsingDNP, cluster.FalloverBringOffline), Fallback: pick(r, cluster.NeverFallback, cluster.FallbackToHigherPriority)}
+	switch g.Startup {
+	case cluster.OnlineOnAllAvailable:
+		g.Fallover, g.Fallback = cluster.FalloverBringOffline, cluster.NeverFallback
+	case cluster.OnlineUsingDistribution:
+		g.Fallback = cluster.NeverFallback
+		if g.Fallover == cluster.FalloverBringOffline {
+			g.Fallover = cluster.FalloverToNextPriority
+		}
+	}
+	if g.Fallover == cluster.FalloverUsingDNP {
+		g.NodePriorityPolicy = pick(r, cluster.PriorityCPU, cluster.PriorityMemory, cluster.PriorityDisk)
+	}
+	if g.Fallback == cluster.FallbackToHigherPriority && r.IntN(4) == 0 {
+		g.FallbackAt = "nightly"
+	}
+	for _, k := range r.Perm(len(d.Nodes))[:1+r.IntN(len(d.Nodes))] {
+		g.Nodes = append(g.Nodes, d.Nodes[k].Name)
+	}
+	if r.IntN(3) == 0 {
+		g.Network = pick(r, "net1", "net2")
+	}
+	if r.IntN(3) == 0 {
+		g.Priority = r.IntN(4)
+	}
+	if r.IntN(3) == 0 {
+		g.Weight = 1 + r.IntN(3)
+	}
+	if r.IntN(6) == 0 {
+		g.OnReleaseFailure = cluster.OnReleaseFailureReset
+	}
+	return g
+}
+
+func randomDependency(r *rand.Rand, d *cluster.Definition) cluster.Dependency {
+	perm := r.Perm(len(d.ResourceGroups))
+	name := func(i int) string { return d.ResourceGroups[perm[i%len(perm)]].Name }
+	switch r.IntN(5) {
+	case 0:
+		return cluster.Dependency{Parent: name(0), Child: name(1)}
+	case 1:
+		return cluster.Dependency{Start: name(0), After: name(1)}
+	case 2:
+		return cluster.Dependency{Stop: name(0), After: name(1)}
+	case 3:
+		set := []string{name(0), name(1)}
+		if len(perm) > 2 && r.IntN(2) == 0 {
+			set = append(set, name(2))
+		}
+		return cluster.Dependency{SameNode: set}
+	}
+	t := &cluster.DifferentNodes{}
+	for i := 0; i < min(len(perm), 2+r.IntN(2)); i++ {
+		switch r.IntN(3) {
+		case 0:
+			t.High = append(t.High, name(i))
+		case 1:
+			t.Intermediate = append(t.Intermediate, name(i))
+		default:
+			t.Low = append(t.Low, name(i))
+		}
+	}
+	return cluster.Dependency{DifferentNodes: t}
+}
+
+func randomStep(r *rand.Rand, d *cluster.Definition) string {
+	n := d.Nodes[r.IntN(len(d.Nodes))].Name
+	gr := d.ResourceGroups[r.IntN(len(d.ResourceGroups))]
+	g := gr.Name
+	if r.IntN(2) == 0 {
+		n = gr.Nodes[r.IntN(len(gr.Nodes))]
+	}
+	switch r.IntN(34) {
+	case 0, 1, 2:
+		return "crash " + n
+	case 3:
+		return "lose " + n
+	case 4:
+		return "prove " + n
+	case 5, 6, 7, 8, 9:
+		return "join " + n
+	case 10, 11:
+		return "move " + g + " " + n
+	case 12:
+		return "online " + g
+	case 13:
+		return "online " + g + " " + n
+	case 14:
+		return pick(r, "offline "+g, "offline "+g+" "+n)
+	case 15:
+		return "unset-priority " + g
+	case 16, 17:
+		return "fail " + g + " " + n
+	case 18:
+		return "acquire-fails " + g + " " + n
+	case 19, 20:
+		return "acquire-works " + g + " " + n
+	case 21:
+		return "release-fails " + g + " " + n
+	case 22, 23:
+		return "release-works " + g + " " + n
+	case 24, 25:
+		return "clear " + g
+	case 26:
+		return "network-down " + pick(r, "net1", "net2") + " " + n
+	case 27:
+		return "network-up " + pick(r, "net1", "net2") + " " + n
+	case 28:
+		return pick(r, "suspend ", "resume ", "resume ") + g
+	case 29:
+		return "measure " + n + fmt.Sprintf(" cpu=%d mem=%d disk=%d", r.IntN(100), r.IntN(9999), r.IntN(100))
+	case 30:
+		return "wait " + pick(r, "10s", "1m", "10h", "25h")
+	case 31:
+		return pick(r, "offline "+n, "offline "+n+" move", "offline "+n+" unmanage")
+	case 32:
+		return pick(r, "online cluster", "online "+n, "online "+n+" manual")
+	}
+	if r.IntN(4) == 0 {
+		return pick(r, "offline cluster", "offline cluster move", "offline cluster unmanage")
+	}
+	return "online cluster"
+}
