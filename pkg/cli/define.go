@@ -356,11 +356,15 @@ func (s *session) printDiff(d api.Diff) {
 
 func changeLine(c api.Change) string {
 	object := c.Class + " " + c.Name
-	switch c.Op {
-	case "add":
-		return "+ " + object + inBrackets(c.To)
-	case "delete":
+	switch {
+	case c.Op == "add" && c.Attr == "":
+		return "+ " + object
+	case c.Op == "add":
+		return fmt.Sprintf("+ %s %s: %q", object, c.Attr, c.To)
+	case c.Op == "delete":
 		return "- " + object
+	case c.Op == "reorder":
+		return fmt.Sprintf("~ %s order: %s -> %s", object, c.From, c.To)
 	}
 	return fmt.Sprintf("~ %s %s: %q -> %q", object, c.Attr, c.From, c.To)
 }
@@ -430,7 +434,7 @@ func verifyCluster(ctx context.Context, s *session, t *target) error {
 		if text, err = s.checkedFile(name); err != nil {
 			return err
 		}
-	} else if t.name() != "" {
+	} else {
 		st, err := s.look(ctx, nil, nil)
 		if err != nil {
 			return err
@@ -438,6 +442,11 @@ func verifyCluster(ctx context.Context, s *session, t *target) error {
 		if err := t.clusterName(st); err != nil {
 			return err
 		}
+		d, err := s.client.Definition(ctx)
+		if err != nil {
+			return err
+		}
+		text = api.DefinitionText{YAML: d.YAML, File: "the active definition"}
 	}
 	r, err := s.client.Check(ctx, text)
 	if err != nil {

@@ -173,9 +173,10 @@ func TestExportDiffApply(t *testing.T) {
 	path := l.file("c.yaml", strings.Replace(twoGroups, "startup: OFAN", "startup: OHN", 1))
 	l.backend.OnDiff = func(t api.DefinitionText) (api.Diff, error) {
 		return api.Diff{Changes: []api.Change{{Op: "modify", Class: "resource_group", Name: "rg2", Attr: "STARTUP", From: "OFAN", To: "OHN"},
-			{Op: "add", Class: "node", Name: "n9"}, {Op: "delete", Class: "node", Name: "n8"}}, Effects: []string{"nothing moves"}}, nil
+			{Op: "add", Class: "node", Name: "n9"}, {Op: "add", Class: "node", Name: "n9", Attr: "SITE", To: "x"},
+			{Op: "reorder", Class: "node", Name: "a", From: "1", To: "2"}, {Op: "delete", Class: "node", Name: "n8"}}, Effects: []string{"nothing moves"}}, nil
 	}
-	want := "~ resource_group rg2 STARTUP: \"OFAN\" -> \"OHN\"\n+ node n9\n- node n8\n=> nothing moves\n"
+	want := "~ resource_group rg2 STARTUP: \"OFAN\" -> \"OHN\"\n+ node n9\n+ node n9 SITE: \"x\"\n~ node a order: 1 -> 2\n- node n8\n=> nothing moves\n"
 	if got := l.run("diff", "-f", path); got.status != 0 || got.out != want {
 		t.Errorf("diff: %d %q %q", got.status, got.out, got.errors)
 	}

@@ -160,7 +160,7 @@ func (c *Client) Diff(ctx context.Context, t api.DefinitionText) (api.Diff, erro
 	return send[api.Diff](ctx, c, http.MethodPost, api.PathDiff, t)
 }
 
-// Check verifies a text; an empty one stands for the active definition.
+// Check verifies a text.
 func (c *Client) Check(ctx context.Context, t api.DefinitionText) (api.CheckReport, error) {
 	return send[api.CheckReport](ctx, c, http.MethodPost, api.PathCheck, t)
 }
