@@ -221,7 +221,7 @@ func indexOf[T any](list []T, name func(*T) string) map[string]int {
 func (v *validator) names() {
 	d := v.d
 	if err := CheckName(d.Name); err != nil {
-		v.add("name", NameForm, "the cluster's name %q cannot be used: %v", d.Name, err)
+		v.add("name", "", "the cluster's name %q cannot be used: %v", d.Name, err)
 	}
 	namesOf(v, "node", "nodes", d.Nodes, func(n *Node) string { return n.Name })
 	namesOf(v, "network", "networks", d.Networks, func(n *Network) string { return n.Name })
@@ -240,14 +240,11 @@ func (v *validator) names() {
 	}
 }
 
-// NameForm says what a name looks like.
-const NameForm = "1 to 64 letters, digits, '_', '-' or '.', beginning with a letter or a digit"
-
 func namesOf[T any](v *validator, class, list string, objects []T, name func(*T) string) {
 	for i := range objects {
 		n, path := name(&objects[i]), fmt.Sprintf("%s[%d].name", list, i)
 		if err := CheckName(n); err != nil {
-			v.add(path, NameForm, "the name %q cannot be used: %v", n, err)
+			v.add(path, "", "the name %q cannot be used: %v", n, err)
 			continue
 		}
 		if first := v.known[class][n]; first != i {

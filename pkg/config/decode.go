@@ -87,7 +87,7 @@ func describe(t reflect.Type) string {
 	case reflect.Map:
 		return "a mapping of names to values, as {a: x, b: y}"
 	case reflect.Slice:
-		if t.Elem().Kind() == reflect.String {
+		if t.Elem().Kind() == reflect.String || shortForm[t.Elem()] {
 			return "a list, as [a, b]"
 		}
 		return "a list of mappings, each behind a dash"

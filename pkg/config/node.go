@@ -134,7 +134,7 @@ func (n *Node) validate() []cluster.Problem {
 	}
 	if n.Name != "" {
 		if err := cluster.CheckName(n.Name); err != nil {
-			bad("name", cluster.NameForm, "the name %q cannot be used: %v", n.Name, err)
+			bad("name", "", "the name %q cannot be used: %v", n.Name, err)
 		}
 	}
 	for _, d := range []struct{ key, value string }{{"state_dir", n.StateDir}, {"run_dir", n.RunDir}, {"log_dir", n.LogDir},
