@@ -573,3 +573,29 @@ func TestHurryOfANonVoterIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// The leader is heard of often enough, and all followers hear of it at once.
+func TestHeartbeatsKeepTheirPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.close()
+		c.form("a", "b", "c")
+		time.Sleep(time.Second)
+		for range 2000 {
+			time.Sleep(7 * time.Millisecond)
+			for _, id := range []string{"b", "c"} {
+				// A fifth of the timeout is raft's own longest pause.
+				if ago, ok := c.server(id).node.LastContact(); !ok || ago > c.params.RaftHeartbeat/5+time.Millisecond {
+					t.Fatalf("%s heard of the leader %v ago", id, ago)
+				}
+			}
+		}
+		// Who stops leading is a follower with a follower's timeouts again.
+		must(t, c.server("a").node.TransferLeadership(c.timeout(time.Minute), "b"))
+		c.nextLead("b", time.Second)
+		time.Sleep(time.Second)
+		if got := c.server("a").node.raft.Load().ReloadableConfig().HeartbeatTimeout; got != c.params.RaftHeartbeat {
+			t.Errorf("heartbeat timeout %v", got)
+		}
+	})
+}

@@ -52,7 +52,7 @@ type Config struct {
 	// StoreTimeout is how long one call of the store may take; default 1 s.
 	StoreTimeout time.Duration
 	// CommitTimeout is how long a follower that missed a notice of commit waits, at most twice over, for the next; default
-	// 500 ms. A small one costs CPU for ever.
+	// 1 s, which the entries of Progress make good for. A small one costs CPU for ever.
 	CommitTimeout time.Duration
 	// Progress is the longest time without a commit of the leader's own; then it writes an empty entry. Default 1 s.
 	Progress time.Duration
@@ -123,7 +123,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Exit = exitProcess
 	}
 	setDefault(&c.StoreTimeout, time.Second)
-	setDefault(&c.CommitTimeout, 500*time.Millisecond)
+	setDefault(&c.CommitTimeout, time.Second)
 	setDefault(&c.Progress, time.Second)
 	setDefault(&c.SnapshotThreshold, 2048)
 	setDefault(&c.TrailingLogs, 2048)

@@ -172,7 +172,9 @@ func (l *Lead) collect(number uint64, asked []string) ([]Answer, error) {
 			ch <- heard{a, err}
 		})
 	}
-	n.spawn(func() { left.Wait(); cancel() })
+	collected := make(chan struct{})
+	defer close(collected)
+	n.spawn(func() { left.Wait(); <-collected; cancel() })
 
 	var answers []Answer
 	var refusals []string

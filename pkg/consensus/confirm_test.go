@@ -421,6 +421,23 @@ func TestConfirmEndsWithTheLead(t *testing.T) {
 	})
 }
 
+// Answers that are all there at once are all counted.
+func TestConfirmWithInstantAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.close()
+		lead := c.form("a", "b", "c")
+		c.intercept = func(_, _ string, _ ConfirmRequest, ask func() (ConfirmReply, error)) (ConfirmReply, error) {
+			return ask()
+		}
+		for range 2000 {
+			if _, err := lead.Confirm(c.timeout(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // Many requests cost few rounds.
 func TestConfirmBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -44,12 +44,15 @@ func (n *Node) watchLeadership() {
 		select {
 		case up := <-n.notify:
 			cancel(ErrLost)
-			if up {
-				var ctx context.Context
-				ctx, cancel = context.WithCancelCause(n.ctx)
-				stop := cancel
-				n.spawn(func() { n.lead(ctx, stop) })
+			if !up {
+				n.setTimeouts(1)
+				continue
 			}
+			var ctx context.Context
+			ctx, cancel = context.WithCancelCause(n.ctx)
+			stop := cancel
+			n.spawn(func() { n.lead(ctx, stop) })
+			n.spawn(func() { n.beat(ctx) })
 		case <-n.ctx.Done():
 			return
 		}

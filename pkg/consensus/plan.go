@@ -81,7 +81,7 @@ func isVoter(m *Member) bool   { return m.Voter }
 func deadVoter(m *Member) bool { return m.Voter && m.Dead }
 func fit(m *Member) bool       { return !m.Voter && m.Alive && !m.Dead && m.CaughtUp }
 
-// first finds the best member, or with last the worst.
+// first finds the best such member, last the worst.
 func (p *votePlan) first(f func(*Member) bool) *Member {
 	for i := range p.members {
 		if f(&p.members[i]) {
@@ -118,7 +118,9 @@ func (p *votePlan) replaceDead() {
 			return
 		}
 		p.promote(heir, "%s takes the vote of %s, which is dead", heir.ID, dead.ID)
-		p.demote(dead, "%s is dead, %s votes in its place", dead.ID, heir.ID)
+		if p.count(isVoter) > 3 {
+			p.demote(dead, "%s is dead, %s votes in its place", dead.ID, heir.ID)
+		}
 	}
 }
 
@@ -126,33 +128,30 @@ func (p *votePlan) replaceDead() {
 func (p *votePlan) shrink() {
 	want := target(len(p.members))
 	for p.count(isVoter) > max(want, 3) {
-		m := p.last(deadVoter)
-		if m == nil {
-			m = p.last(func(m *Member) bool { return m.Voter && !m.Leader })
-		}
-		p.demote(m, "%d of %d members vote", want, len(p.members))
+		p.demote(p.idlest(), "%d of %d members vote", want, len(p.members))
 	}
 	// Five votes with two dead stand no further loss; the three that are left stand one.
-	if p.count(isVoter) >= 4 && p.count(deadVoter) >= 2 {
-		for p.count(isVoter) > 3 {
-			m := p.last(deadVoter)
-			if m == nil {
-				return
-			}
-			p.demote(m, "%s is dead and nobody can take its vote; three votes stand one more loss", m.ID)
-		}
+	for p.count(isVoter) > 3 && p.count(deadVoter) >= 2 {
+		m := p.idlest()
+		p.demote(m, "%s is dead and nobody can take its vote; three votes stand one more loss", m.ID)
 	}
-	// An even number stands no more losses than one less.
 	if p.count(isVoter) == 4 && (want < 5 || p.first(fit) == nil) {
-		m := p.last(deadVoter)
-		if m == nil {
-			m = p.last(func(m *Member) bool { return m.Voter && !m.Alive && !m.Leader })
-		}
-		if m == nil {
-			m = p.last(func(m *Member) bool { return m.Voter && !m.Leader })
-		}
-		p.demote(m, "an even number of votes stands no more losses than one less")
+		p.demote(p.idlest(), "an even number of votes stands no more losses than one less")
 	}
+}
+
+// idlest is the voter whose vote is worth least: dead, else silent, else the last by rank; never the leader.
+func (p *votePlan) idlest() *Member {
+	for _, f := range []func(*Member) bool{
+		deadVoter,
+		func(m *Member) bool { return m.Voter && !m.Alive && !m.Leader },
+		func(m *Member) bool { return m.Voter && !m.Leader },
+	} {
+		if m := p.last(f); m != nil {
+			return m
+		}
+	}
+	return nil
 }
 
 // grow gives votes until the number is right, from one odd number to the next.

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ type badLogs struct {
 	raft.LogStore
 	hang atomic.Pointer[chan struct{}]
 	err  atomic.Pointer[error]
+	slow atomic.Int64 // nanoseconds
 }
 
 func (b *badLogs) StoreLogs(logs []*raft.Log) error {
@@ -31,6 +33,7 @@ func (b *badLogs) StoreLogs(logs []*raft.Log) error {
 	if err := b.err.Load(); err != nil {
 		return *err
 	}
+	time.Sleep(time.Duration(b.slow.Load()))
 	return b.LogStore.StoreLogs(logs)
 }
 
@@ -105,6 +108,25 @@ func TestB6LeaderWithAHungStoreShowsOldCommit(t *testing.T) {
 		}
 		bad["a"].hang.Store(nil)
 		close(gate)
+	})
+}
+
+// A disk that is slow, but not so slow, costs no leadership: heartbeats do not wait for it.
+func TestSlowStoreKeepsTheLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.close()
+		bad := withBadLogs(c)
+		lead := c.form("a", "b", "c")
+		for _, b := range bad {
+			b.slow.Store(int64(700 * time.Millisecond))
+		}
+		for i := range 20 {
+			c.propose(lead, fmt.Sprint(i))
+		}
+		if err := context.Cause(lead.Ctx); err != nil {
+			t.Errorf("the lead ended: %v", err)
+		}
 	})
 }
 
@@ -243,7 +265,7 @@ func TestDamagedStoreIsRefused(t *testing.T) {
 		t.Error("a removed file was made anew")
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range 60 {
+	for i := range 30 {
 		at, bit := rng.Int64N(info.Size()), byte(1)<<rng.IntN(8)
 		if i%2 == 0 {
 			at = 2*4096 + rng.Int64N(4)*4096 + rng.Int64N(64) // headers and first elements of pages
