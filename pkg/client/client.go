@@ -28,8 +28,9 @@ import (
 
 // A Client calls one daemon. It may be used by many goroutines.
 type Client struct {
-	socket string
-	http   *http.Client
+	socket  string
+	http    *http.Client
+	silence time.Duration
 }
 
 // Socket is the path of the daemon's socket: $HOLDFAST_SOCKET, or the usual one.
@@ -50,7 +51,7 @@ func New(socket string) *Client {
 		MaxIdleConns:       2,
 		DisableCompression: true, // the other end is the same machine
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: tr}}
+	return &Client{socket: socket, http: &http.Client{Transport: tr}, silence: silence}
 }
 
 // Close drops the idle connections.
@@ -75,7 +76,7 @@ func (c *Client) Next(ctx context.Context, last *api.Status, wait time.Duration)
 		"since":    {strconv.FormatUint(last.Version, 10)},
 		"instance": {last.Instance},
 		"wait":     {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)},
-	}, wait+silence)
+	}, wait+c.silence)
 }
 
 // WaitFor follows the status until cond says that it is reached, cond returns an error, or the context ends. It returns the
@@ -207,7 +208,7 @@ func (c *Client) Join(ctx context.Context, j api.Join) (api.Reply, error) {
 const silence = 10 * time.Second
 
 func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
-	return getWithin[T](ctx, c, path, q, silence)
+	return getWithin[T](ctx, c, path, q, c.silence)
 }
 
 // getWithin reads. A daemon that is stopped or hangs takes connections and says nothing: that is an error like its absence.
