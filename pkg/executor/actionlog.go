@@ -11,9 +11,12 @@ import (
 	"sync"
 )
 
-// A Record says that an action may be running. It is on the disk before the action's program is executed and goes away when
-// the action and all its descendants are known to have ended, so that a new daemon finds every orphan of its predecessor
-// (attack A8).
+// A Record says that an action may be running. It is written before the action's program is executed and goes away when the
+// action and all its descendants are known to have ended, so that a new daemon finds every orphan of its predecessor (attack
+// A8).
+//
+// It must outlive the daemon, not the machine: a record of an earlier boot is void, because no process survives one. So it is
+// handed to the kernel and not flushed to the disk, and a disk that hangs does not keep a group from being stopped.
 type Record struct {
 	ID         string `json:"id"`
 	Marker     string `json:"marker"` // names the action's cgroup and stands in the environment of its processes
@@ -58,19 +61,22 @@ func OpenActionLog(dir, boot string) (*ActionLog, error) {
 	return &ActionLog{dir: dir, boot: boot, mine: map[string]Record{}}, nil
 }
 
-// Begin writes the record; when it returns nil the record is on the disk.
+// Begin writes the record; when it returns nil the record outlives this process, however it ends.
 func (l *ActionLog) Begin(r Record) error {
 	r.BootID = l.boot
-	if err := l.write(r, true); err != nil {
-		return fmt.Errorf("record action %s of %s before it begins: %w", r.Op, r.Scope(), err)
-	}
 	l.mu.Lock()
 	l.mine[r.ID] = r
 	l.mu.Unlock()
+	if err := l.write(r); err != nil {
+		l.mu.Lock()
+		delete(l.mine, r.ID)
+		l.mu.Unlock()
+		return fmt.Errorf("record action %s of %s before it begins: %w", r.Op, r.Scope(), err)
+	}
 	return nil
 }
 
-// Executed adds the process id. It helps to find the process, but nothing rests on it, so it is not flushed.
+// Executed adds the process id. It helps to find the process, but nothing rests on it.
 func (l *ActionLog) Executed(id string, pid int, started uint64) {
 	l.mu.Lock()
 	r, ok := l.mine[id]
@@ -80,7 +86,7 @@ func (l *ActionLog) Executed(id string, pid int, started uint64) {
 	}
 	l.mu.Unlock()
 	if ok {
-		_ = l.write(r, false)
+		_ = l.write(r)
 	}
 }
 
@@ -156,13 +162,11 @@ func (l *ActionLog) path(id string) string {
 	return filepath.Join(l.dir, id+".json")
 }
 
-func (l *ActionLog) write(r Record, durable bool) error {
+// write replaces the record's file, so that a reader finds it whole.
+func (l *ActionLog) write(r Record) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
-	}
-	if durable {
-		return writeDurably(l.path(r.ID), data)
 	}
 	tmp := filepath.Join(l.dir, ".new-"+filepath.Base(l.path(r.ID)))
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {

@@ -70,22 +70,24 @@ func (f *Fencer) Off(ctx context.Context, d *cluster.FenceDevice, node string, s
 func (f *Fencer) awaitOff(ctx context.Context, d *cluster.FenceDevice, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout(d))
 	defer cancel()
+	last := fmt.Errorf("it was not asked: %w", ErrUnknown)
 	for {
 		power, err := f.Status(ctx, d, node)
-		if err == nil && power == Off {
+		switch {
+		case err == nil && power == Off:
 			return nil
+		case err == nil:
+			last = fmt.Errorf("its power is still %s: %w", power, ErrUnknown)
+		case ctx.Err() == nil:
+			last = err
 		}
 		t := time.NewTimer(f.pause)
 		select {
 		case <-t.C:
-			continue
 		case <-ctx.Done():
 			t.Stop()
+			return fmt.Errorf("device %s said that it switched node %s off, but its status does not confirm it: %w", d.Name, node, last)
 		}
-		if err != nil {
-			return fmt.Errorf("device %s said that it switched node %s off, but not what its power is then: %w", d.Name, node, err)
-		}
-		return fmt.Errorf("device %s said that it switched node %s off, but its power is still %s: %w", d.Name, node, power, ErrUnknown)
 	}
 }
 

@@ -137,7 +137,7 @@ func TestNothingLessIsAProof(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			b.d.Timeout = 300 * time.Millisecond
+			b.d.Timeout = 2 * time.Second
 			c.spoil(t, &b)
 			proof, err := b.f.Off(t.Context(), b.d, "n2", nil)
 			if proof != "" || err == nil || !strings.Contains(err.Error(), c.want) {

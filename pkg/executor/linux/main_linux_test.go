@@ -190,7 +190,7 @@ func addAddress(t *testing.T, h *netlink.Handle, name, cidr string) {
 	check(t, h.AddrAdd(link, a))
 }
 
-func snapshot(t *testing.T, name string) *netInterface {
+func snapshot(t testing.TB, name string) *netInterface {
 	t.Helper()
 	all, err := interfaces()
 	check(t, err)
@@ -204,7 +204,7 @@ func snapshot(t *testing.T, name string) *netInterface {
 }
 
 // waitUntil waits, on the kernel's events of interfaces and a slow tick, until the condition holds.
-func waitUntil(t *testing.T, what string, holds func() bool) {
+func waitUntil(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -218,7 +218,7 @@ func waitUntil(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -109,6 +109,11 @@ func (x *Applications) Probe(ctx context.Context, r executor.Resource) executor.
 	if err != nil {
 		return unknown(fmt.Errorf("look for the processes of application %s: %w", r.Name, err))
 	}
+	return x.judge(ctx, r, rec, alive)
+}
+
+// judge says what the record, the processes and the monitors amount to.
+func (x *Applications) judge(ctx context.Context, r executor.Resource, rec record, alive bool) executor.Result {
 	seen, says := x.look(ctx, r)
 	return judge(r.Name, rec, alive, seen, says)
 }
@@ -117,7 +122,9 @@ func judge(name string, rec record, alive bool, seen executor.Status, says strin
 	say := func(s executor.Status, format string, args ...any) executor.Result {
 		return executor.Result{Status: s, Detail: fmt.Sprintf(format, args...)}
 	}
-	incomplete := rec.State == stateStarting || rec.State == stateFailed
+	// Processes are left to live only by a start that succeeded, so a daemon that was killed before it could note the success
+	// is believed when they do.
+	incomplete := rec.State == stateFailed || rec.State == stateStarting && !alive
 	switch {
 	case seen == executor.Running:
 		return say(executor.Running, "application %s runs: %s", name, says)
@@ -145,13 +152,14 @@ func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.
 	if r.App == nil {
 		return unknown(errMissing)
 	}
-	if done, ok := x.alreadyRuns(ctx, r); ok {
+	done, ok, alive := x.alreadyRuns(ctx, r)
+	if ok {
 		return done
 	}
-	s := executor.ScopeOf(r)
-	// What lives now belongs to a start that did not succeed.
-	if err := x.run.EndScope(ctx, s, 0, 0); err != nil {
-		return unknown(err)
+	if alive { // what lives now belongs to a start that did not succeed
+		if err := x.run.EndScope(ctx, executor.ScopeOf(r), 0, 0); err != nil {
+			return unknown(err)
+		}
 	}
 	return x.startScript(ctx, r)
 }
@@ -191,27 +199,31 @@ func (x *Applications) startScript(ctx context.Context, r executor.Resource) exe
 }
 
 // alreadyRuns reports an application that need not be started, or must not be because nobody can say what it does.
-func (x *Applications) alreadyRuns(ctx context.Context, r executor.Resource) (executor.Result, bool) {
+func (x *Applications) alreadyRuns(ctx context.Context, r executor.Resource) (res executor.Result, ok, alive bool) {
 	s := executor.ScopeOf(r)
 	if err := x.run.Blocked(s); err != nil {
-		return unknown(err), true
+		return unknown(err), true, false
 	}
 	if at := x.run.Unfinished(s); len(at) > 0 {
-		return unknown(fmt.Errorf("application %s is not started: %s has not ended", r.Name, at[0].Op)), true
+		return unknown(fmt.Errorf("application %s is not started: %s has not ended", r.Name, at[0].Op)), true, false
 	}
 	rec, err := x.load(r)
 	if err != nil {
-		return unknown(err), true
+		return unknown(err), true, false
 	}
-	res := x.Probe(ctx, r)
+	alive, err = x.run.Alive(s)
+	if err != nil {
+		return unknown(fmt.Errorf("look for the processes of application %s: %w", r.Name, err)), true, false
+	}
+	res = x.judge(ctx, r, rec, alive)
 	if res.Status == executor.Running {
-		return res, true
+		return res, true, alive
 	}
 	// A monitor may need a while after a start; its processes say enough here.
-	if alive, err := x.run.Alive(s); err == nil && alive && rec.State == stateStarted {
-		return executor.Result{Status: executor.Running, Detail: fmt.Sprintf("processes of application %s live", r.Name)}, true
+	if alive && rec.State != stateFailed && rec.State != "" {
+		return executor.Result{Status: executor.Running, Detail: fmt.Sprintf("processes of application %s live", r.Name)}, true, alive
 	}
-	return res, false
+	return res, false, alive
 }
 
 func (x *Applications) startFailed(ctx context.Context, r executor.Resource, out executor.Outcome) executor.Result {
@@ -254,7 +266,7 @@ func (x *Applications) Stop(ctx context.Context, r executor.Resource) executor.R
 	if err := x.save(r, record{}); err != nil {
 		return unknown(err)
 	}
-	res := x.Probe(ctx, r)
+	res := x.judge(ctx, r, record{}, false)
 	if res.Status != executor.Stopped {
 		res.Err = fmt.Errorf("the stop script of application %s ended with 0, but: %s", r.Name, res.Detail)
 		return res

@@ -131,6 +131,58 @@ func TestAFailedStartIsUnknownUntilItsStopScriptHasRun(t *testing.T) {
 	expect(t, w.x.Stop(t.Context(), r), executor.Stopped, "")
 }
 
+func TestADaemonThatDiedBeforeItNotedASuccessAdoptsTheApplication(t *testing.T) {
+	w := newWorld(t, "", nil)
+	r := w.daemon(t, "app")
+	expect(t, w.x.Start(t.Context(), r), executor.Running, "")
+	notes, err := filepath.Glob(w.run.Dir() + "/applications/*")
+	if err != nil || len(notes) != 1 {
+		t.Fatal(notes, err)
+	}
+	text, err := os.ReadFile(notes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(notes[0], []byte(strings.Replace(string(text), `"started"`, `"starting"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, w.x.Probe(t.Context(), r), executor.Running, "live")
+	r.App.StartScript = executortest.Script(t, w.dir, "never", "exit 9")
+	expect(t, w.x.Start(t.Context(), r), executor.Running, "live")
+	if err := os.WriteFile(notes[0], []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, w.x.Probe(t.Context(), r), executor.Unknown, "damaged")
+	if err := os.Remove(notes[0]); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, w.x.Stop(t.Context(), r), executor.Stopped, "")
+}
+
+func TestCleanupAndRestart(t *testing.T) {
+	w := newWorld(t, "", nil)
+	r := w.daemon(t, "app")
+	expect(t, w.x.Start(t.Context(), r), executor.Running, "")
+	// The stop script of an application that is dead already fails; what is left must end nevertheless.
+	r.App.StopScript = executortest.Script(t, w.dir, "fails", "exit 1")
+	if err := w.x.Cleanup(t.Context(), r, ""); err != nil || w.present(t, r) {
+		t.Fatalf("clean up: %v", err)
+	}
+	method := executortest.Script(t, w.dir, "method", "touch "+w.dir+"/restarted; exec "+r.App.StartScript)
+	if err := w.x.Restart(t.Context(), r, method); err != nil || !w.present(t, r) {
+		t.Fatalf("restart: %v", err)
+	}
+	if _, err := os.Stat(w.dir + "/restarted"); err != nil {
+		t.Error(err)
+	}
+	expect(t, w.x.Probe(t.Context(), r), executor.Running, "live")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.x.Cleanup(ctx, r, ""); err == nil || !w.present(t, r) {
+		t.Errorf("a clean-up that was cancelled: %v", err)
+	}
+}
+
 func TestAMonitorDecidesWhatProcessesCannotSay(t *testing.T) {
 	state, says := executor.Stopped, "monitor m says no"
 	w := newWorld(t, "", func(context.Context, executor.Resource) (executor.Status, string) { return state, says })
