@@ -121,7 +121,7 @@ func (m *model) admitMove(name, to string, move bool) Admission {
 
 // admitPlace asks whether the node can take the group, with its same-node set, if the operator wants it.
 func (m *model) admitPlace(g *group, k int) Admission {
-	members := []int{m.grpIdx[g.def.Name]}
+	members := []int{g.index}
 	for _, i := range m.units[g.unit].groups {
 		if o := &m.groups[i]; o != g && (o.status == online || o.status == acquiring) {
 			members = append(members, i)
@@ -233,7 +233,7 @@ func (m *model) admitSomewhere(g *group) Admission {
 	for _, k := range g.list {
 		st := *g.st
 		st.Tried = nil
-		o, of := m.obstacle([]int{m.grpIdx[g.def.Name]}, k, situation{leaving: -1, displace: true})
+		o, of := m.obstacle([]int{g.index}, k, situation{leaving: -1, displace: true})
 		if why != "" {
 			why += "; "
 		}

@@ -141,7 +141,7 @@ func (m *model) verdict(g *group, r int) NodeVerdict {
 		v.Reason = "it is " + string(m.v.Shown(g.def.Name, n.name).State) + " here"
 		return v
 	}
-	members := []int{m.grpIdx[g.def.Name]}
+	members := []int{g.index}
 	o, of := m.obstacle(members, k, situation{leaving: -1, displace: true})
 	if o.bar == barNone && m.marked(members, k) == marked {
 		o, of = obstacle{bar: barMarked}, g
@@ -171,7 +171,7 @@ func (m *model) wouldMove(g *group) string {
 	}
 	here := m.nodes[g.holder].name
 	var out []string
-	members := []int{m.grpIdx[g.def.Name]}
+	members := []int{g.index}
 	m.unbook(g, g.holder)
 	c := m.choose(members, intent{phase: state.PhaseRecover, fallover: g.def.Fallover, lead: g, displace: true}, g.holder)
 	m.book(g, g.holder)

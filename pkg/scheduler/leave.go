@@ -123,6 +123,16 @@ func (m *model) home(u *unit) int {
 	return -1 // not reached: the caller has seen one
 }
 
+// leader is the most important group of the unit that runs or is to run: its policies are those of the set.
+func (m *model) leader(u *unit) *group {
+	for _, i := range u.groups {
+		if g := &m.groups[i]; g.status != free || notWanted(g) == "" {
+			return g
+		}
+	}
+	return &m.groups[u.lead]
+}
+
 // gather lets members of a set that stand elsewhere come to the others: a definition may have joined them only now.
 func (m *model) gather(p parts, at int) {
 	for _, i := range p.staying {
@@ -149,13 +159,13 @@ func (m *model) placeLeaving(u *unit, p parts, at int) []int {
 	if len(going) == 0 {
 		return m.followers(u, p, at)
 	}
-	lead := &m.groups[going[0]]
+	first, lead := &m.groups[going[0]], m.leader(u)
 	all := going
 	if len(u.groups) > 1 {
 		all = append(append(append([]int(nil), going...), p.staying...), p.wanted...)
 	}
 	in := intent{phase: state.PhaseRecover, fallover: lead.def.Fallover, lead: lead, displace: true}
-	if in.fallover == cluster.FalloverBringOffline && lead.leave.cause != state.CauseFailure {
+	if in.fallover == cluster.FalloverBringOffline && first.leave.cause != state.CauseFailure {
 		in.fallover = cluster.FalloverToNextPriority
 	}
 	c := m.choose(all, in, at)
@@ -172,7 +182,7 @@ func (m *model) placeLeaving(u *unit, p parts, at int) []int {
 			g.wait = "its same-node set is being moved"
 		case g.leave.cause == "":
 			m.unbook(g, g.holder)
-			g.leave = leaving{cause: state.CauseSameNode, to: c.node, why: lead.def.Name + " must leave, and the same-node set moves together"}
+			g.leave = leaving{cause: state.CauseSameNode, to: c.node, why: first.def.Name + " must leave, and the same-node set moves together"}
 		default:
 			g.leave.to = c.node
 		}
@@ -222,16 +232,11 @@ func (m *model) goOn(p parts, failed *group, at int) ([]int, bool) {
 		}
 	}
 	all := append(append([]int(nil), p.staying...), p.wanted...)
-	lead := &m.groups[all[0]]
-	for _, i := range all {
-		if i == m.units[lead.unit].lead {
-			lead = &m.groups[i]
-		}
-	}
+	lead := m.leader(&m.units[failed.unit])
 	in := intent{phase: state.PhaseRecover, fallover: lead.def.Fallover, lead: lead, displace: true}
 	c := m.choose(all, in, at)
 	if c.node < 0 && failed == lead { // no node can take all: the most important decides
-		c = m.choose([]int{m.units[lead.unit].lead}, in, at)
+		c = m.choose([]int{lead.index}, in, at)
 	}
 	if c.node < 0 {
 		return nil, false
@@ -292,7 +297,7 @@ func (m *model) mayLeave(u *unit, p parts, at int) (moved bool, displaced []int)
 			return false, nil
 		}
 	}
-	lead := &m.groups[p.staying[0]]
+	lead := m.leader(u)
 	for _, i := range p.staying {
 		m.unbook(&m.groups[i], at)
 	}

@@ -1,7 +1,8 @@
 package scheduler
 
 import (
-	"sort"
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -66,7 +67,7 @@ type group struct {
 	parents, children        []int // parent/child
 	targets, sources         []int // start-after: what I wait for, who waits for me
 	stopTargets, stopSources []int // stop-after: what must be offline before I stop, what stops after me
-	unit                     int
+	index, unit              int
 	member                   []membership
 	priority, depth          int // priority raised to that of dependants; longest chain of parents and targets above
 
@@ -151,7 +152,7 @@ func (m *model) indexGroups() {
 		d := &m.def.ResourceGroups[i]
 		m.grpIdx[d.Name] = i
 		g := &m.groups[i]
-		*g = group{def: d, st: m.v.Groups[d.Name], holder: -1, target: -1, unit: -1, priority: d.Priority}
+		g.def, g.st, g.index, g.holder, g.target, g.unit, g.priority = d, m.v.Groups[d.Name], i, -1, -1, -1, d.Priority
 		if g.st == nil {
 			g.st = &state.Group{Name: d.Name, Phase: state.PhaseStart}
 		}
@@ -240,6 +241,8 @@ func (m *model) statusOf(n *node, i *state.Instance) status {
 func (m *model) indexDependencies() {
 	set := 0
 	m.setOf = make([][]int, m.sets)
+	m.units = make([]unit, 0, len(m.groups))
+	singles := make([]int, len(m.groups))
 	for i := range m.def.Dependencies {
 		d := &m.def.Dependencies[i]
 		switch {
@@ -275,7 +278,8 @@ func (m *model) indexDependencies() {
 	for i := range m.groups {
 		if m.groups[i].unit < 0 && !m.groups[i].def.Concurrent() {
 			m.groups[i].unit = len(m.units)
-			m.units = append(m.units, unit{groups: []int{i}, lead: i})
+			singles[i] = i
+			m.units = append(m.units, unit{groups: singles[i : i+1 : i+1], lead: i})
 		}
 	}
 }
@@ -302,9 +306,11 @@ func (m *model) sameNode(names []string) {
 	if len(u.groups) == 0 {
 		return
 	}
-	sort.Slice(u.groups, func(a, b int) bool {
-		x, y := m.groups[u.groups[a]].def.Priority, m.groups[u.groups[b]].def.Priority
-		return x > y || x == y && u.groups[a] < u.groups[b]
+	slices.SortFunc(u.groups, func(a, b int) int {
+		if d := cmp.Compare(m.groups[b].def.Priority, m.groups[a].def.Priority); d != 0 {
+			return d
+		}
+		return a - b
 	})
 	u.lead = u.groups[0]
 	m.units = append(m.units, u)
@@ -341,11 +347,25 @@ func (m *model) sortUnits() {
 	for i := range m.order {
 		m.order[i] = i
 	}
-	sort.SliceStable(m.order, func(a, b int) bool {
-		return m.before(&m.groups[m.units[m.order[a]].lead], &m.groups[m.units[m.order[b]].lead])
+	slices.SortStableFunc(m.order, func(a, b int) int {
+		x, y := &m.groups[m.units[a].lead], &m.groups[m.units[b].lead]
+		switch {
+		case m.before(x, y):
+			return -1
+		case m.before(y, x):
+			return 1
+		}
+		return 0
 	})
+	if m.sets == 0 {
+		return
+	}
+	placeOf := make([]int, len(m.units))
+	for p, u := range m.order {
+		placeOf[u] = p
+	}
 	for set := 0; set < m.sets; set++ {
-		m.sortTiers(set)
+		m.sortTiers(set, placeOf)
 	}
 }
 
@@ -370,30 +390,31 @@ func (m *model) before(x, y *group) bool {
 }
 
 // sortTiers permutes the units that have a member in the set among their own places.
-func (m *model) sortTiers(set int) {
-	var places, members []int
-	tier := map[int]int{}
-	for p, u := range m.order {
-		if t, ok := m.tierOf(u, set); ok {
-			places, members = append(places, p), append(members, u)
-			tier[u] = t
+func (m *model) sortTiers(set int, placeOf []int) {
+	var places []int
+	for _, i := range m.setOf[set] {
+		if u := m.groups[i].unit; u >= 0 && !slices.Contains(places, placeOf[u]) {
+			places = append(places, placeOf[u])
 		}
 	}
-	sort.SliceStable(members, func(a, b int) bool { return tier[members[a]] > tier[members[b]] })
+	slices.Sort(places)
+	members := make([]int, len(places))
 	for i, p := range places {
-		m.order[p] = members[i]
+		members[i] = m.order[p]
+	}
+	slices.SortStableFunc(members, func(a, b int) int { return m.tierOf(b, set) - m.tierOf(a, set) })
+	for i, p := range places {
+		m.order[p], placeOf[members[i]] = members[i], p
 	}
 }
 
-func (m *model) tierOf(u, set int) (int, bool) {
+func (m *model) tierOf(u, set int) int {
 	for _, g := range m.units[u].groups {
-		for _, mb := range m.groups[g].member {
-			if mb.set == set {
-				return mb.tier, true
-			}
+		if t := m.tierIn(&m.groups[g], set); t >= 0 {
+			return t
 		}
 	}
-	return 0, false
+	return -1
 }
 
 // dueTimers finds the fallback timers that are due, and when the next will be.

@@ -119,12 +119,14 @@ func (m *model) obstacle(members []int, k int, s situation) (obstacle, *group) {
 	case n.manual && (s.startup || s.fallback):
 		return obstacle{bar: barManual}, first
 	}
+	for _, i := range m.units[first.unit].groups { // the nodes of a set are those common to all lists
+		if g := &m.groups[i]; !inList(g, k) {
+			return obstacle{bar: barList}, g
+		}
+	}
 	weight := 0
 	for _, i := range members {
 		g := &m.groups[i]
-		if !inList(g, k) {
-			return obstacle{bar: barList}, g
-		}
 		for _, net := range g.nets {
 			if n.st.NetworkDown(net) {
 				return obstacle{bar: barNetwork, other: net}, g

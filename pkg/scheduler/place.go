@@ -257,9 +257,8 @@ func (m *model) book(g *group, k int) {
 	if g.def.Startup == cluster.OnlineUsingDistribution {
 		n.spread++
 	}
-	i := m.grpIdx[g.def.Name]
 	for _, mb := range g.member {
-		n.inSet[mb.set] = i
+		n.inSet[mb.set] = g.index
 	}
 }
 
@@ -269,9 +268,8 @@ func (m *model) unbook(g *group, k int) {
 	if g.def.Startup == cluster.OnlineUsingDistribution {
 		n.spread--
 	}
-	i := m.grpIdx[g.def.Name]
 	for _, mb := range g.member {
-		if n.inSet[mb.set] == i {
+		if n.inSet[mb.set] == g.index {
 			n.inSet[mb.set] = -1
 		}
 	}
