@@ -114,7 +114,8 @@ func Local(v *state.State, node string, grant *lease.Grant, local LocalView) []L
 	if l.n == nil || v.Definition == nil {
 		return nil
 	}
-	l.newBoot = l.n.BootID != local.BootID
+	l.oldBoot = contains(l.n.OldBoots, local.BootID)
+	l.newBoot = l.n.BootID != local.BootID && !l.oldBoot
 	if l.ends() {
 		return l.out
 	}
@@ -140,20 +141,26 @@ type localPlan struct {
 	grant   *lease.Grant
 	view    LocalView
 	newBoot bool // the log has not numbered this boot yet: nothing that runs here is ours
+	oldBoot bool // the log has numbered a later boot: this one is over
 	current bool // the log knows this incarnation, and it lives
 	wantArm bool // something here runs, may run, or is to run
 	ask     bool // a grant is wanted at once
 	out     []LocalAction
 }
 
-func (l *localPlan) do(a LocalAction) { l.out = append(l.out, a) }
+func (l *localPlan) do(a LocalAction) {
+	if a.Reason == "" {
+		a.Reason = "the log says so"
+	}
+	l.out = append(l.out, a)
+}
 
 // ends handles a node whose incarnation is over, or is to end.
 func (l *localPlan) ends() bool {
-	if l.newBoot || l.view.Incarnation == 0 || l.view.Incarnation > l.n.Incarnation {
+	if l.newBoot || !l.oldBoot && (l.view.Incarnation == 0 || l.view.Incarnation > l.n.Incarnation) {
 		return false
 	}
-	over := l.view.Incarnation < l.n.Incarnation
+	over := l.oldBoot || l.view.Incarnation < l.n.Incarnation
 	switch {
 	case !over && l.n.Dead == nil && l.n.Resetting != "":
 		l.do(LocalAction{Kind: DoReset, Reason: l.n.Resetting})
