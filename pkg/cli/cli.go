@@ -35,7 +35,7 @@ type Env struct {
 	// report and returns the exit status. Nil: not built in.
 	Simulate func(ctx context.Context, s Simulation) int
 
-	hopeless time.Duration // see the constant; tests have less patience
+	hopeless, calmness time.Duration // see the constants; tests have less patience
 }
 
 // A Simulation is what `clmgr simulate` was asked.
@@ -55,6 +55,7 @@ type session struct {
 	env    Env
 	out    io.Writer
 	client *client.Client
+	before *api.Status // what was before a change of the definition
 	// began is where the time for waiting counts from.
 	began time.Time
 }
@@ -96,6 +97,9 @@ func (e Env) filled() Env {
 	}
 	if e.hopeless == 0 {
 		e.hopeless = hopeless
+	}
+	if e.calmness == 0 {
+		e.calmness = calmness
 	}
 	if e.LogDir == "" {
 		e.LogDir = "/var/log/holdfast"

@@ -151,6 +151,9 @@ func (l *lab) call(ctx context.Context, env Env, args ...string) outcome {
 		return ""
 	}
 	env.hopeless = 100 * time.Millisecond
+	if env.calmness == 0 {
+		env.calmness = 5 * time.Millisecond
+	}
 	env.Location, env.LogDir, env.Version = time.UTC, l.logs, "1.0"
 	status := Main(ctx, env, args)
 	return outcome{status, out.String(), errs.String()}

@@ -46,6 +46,9 @@ func (s *session) edit(ctx context.Context, what string, change func(*cluster.De
 func (s *session) tryEdit(ctx context.Context, what string, change func(*cluster.Definition) error) (api.Reply, error) {
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
+	if st, err := s.client.Status(ctx); err == nil && s.before == nil {
+		s.before = &st
+	}
 	d, version, err := s.definition(ctx)
 	if err != nil {
 		return api.Reply{}, err
@@ -85,18 +88,47 @@ func problems(d *cluster.Definition) error {
 	return fail(ExitNotFound, "the definition would not be valid, nothing was changed:\n%s", strings.Join(lines, "\n"))
 }
 
-// changed is the goal of a change of the definition: this node has it, and the cluster has drawn the consequences.
+// changed is the end of a change of the definition: this node has it, the cluster has drawn the consequences, and no group has
+// fallen into ERROR over it.
 func (s *session) changed(ctx context.Context, what string, reply api.Reply, sentence string) error {
 	version := reply.DefinitionVersion
+	inError := map[string]bool{}
+	if s.before != nil {
+		for i := range s.before.Groups {
+			g := &s.before.Groups[i]
+			inError[g.Name] = len(errorsOf(s.before, g)) > 0
+		}
+	}
 	return s.finish(ctx, what, reply, goal{
+		calm: !reply.Already,
 		missing: func(st *api.Status) []string {
 			var out []string
 			if st.Cluster.DefinitionVersion < version {
 				out = append(out, fmt.Sprintf("this node has version %d of the definition, not %d", st.Cluster.DefinitionVersion, version))
 			}
-			return append(out, unsettled(st)...)
+			if !reply.Already {
+				out = append(out, unsettled(st)...)
+			}
+			for i := range st.Groups {
+				if g := &st.Groups[i]; !inError[g.Name] && !reply.Already {
+					out = append(out, errorsOf(st, g)...)
+				}
+			}
+			return out
 		},
 		done: func(*api.Status) string { return sentence },
+		failed: func(st *api.Status) string {
+			var out []string
+			for i := range st.Groups {
+				if g := &st.Groups[i]; !inError[g.Name] {
+					out = append(out, errorsOf(st, g)...)
+				}
+			}
+			if len(out) == 0 {
+				return fmt.Sprintf("the cluster has settled (%s), and this node does not have version %d of the definition", st.Cluster.State, version)
+			}
+			return "the definition is changed, and since then " + strings.Join(out, "; ")
+		},
 	})
 }
 
@@ -397,6 +429,9 @@ func (s *session) applyText(ctx context.Context, what string, text api.Definitio
 				return api.Reply{}, fail(ExitDependency, "this node belongs to no cluster yet: found it with clmgr add cluster FILE=%s", text.File)
 			}
 			return api.Reply{}, err
+		}
+		if st, err := s.client.Status(ctx); err == nil && s.before == nil {
+			s.before = &st
 		}
 		reply, err := s.sendDefinition(ctx, what, api.DefinitionChange{
 			YAML: text.YAML, BaseVersion: old.Version, File: text.File, Comment: what, Force: s.force})

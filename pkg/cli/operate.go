@@ -142,6 +142,7 @@ func startServices(ctx context.Context, s *session, t *target) error {
 func startGoal(nodes []string, before *api.Status, r api.Request) goal {
 	home := r.Placement == api.PlacementHome
 	return goal{
+		calm: true,
 		missing: func(st *api.Status) []string {
 			var out []string
 			for _, n := range chosen(st, nodes) {
@@ -284,6 +285,7 @@ func stopGoal(nodes []string, manage string) goal {
 		wanted = api.NodeUnmanaged
 	}
 	return goal{
+		calm: len(nodes) > 0,
 		missing: func(st *api.Status) []string {
 			var out []string
 			for _, n := range chosen(st, nodes) {
@@ -406,7 +408,7 @@ func elsewhere(g *api.Group, node string) string {
 	var parts []string
 	for k := range g.Instances {
 		if i := &g.Instances[k]; i.Node != node && i.State != api.GroupOffline {
-			parts = append(parts, i.Text()+" on "+i.Node+inBrackets(i.Reason))
+			parts = append(parts, i.Text()+" on "+i.Node+inBrackets(reasonFor(g, i)))
 		}
 	}
 	if len(parts) == 0 {
@@ -459,6 +461,7 @@ func unsetPriority(ctx context.Context, s *session, t *target) error {
 		return err
 	}
 	return s.do(ctx, t.whatOf(""), api.Request{Op: api.OpUnsetPriority, Groups: groups}, goal{
+		calm: true,
 		missing: func(st *api.Status) []string {
 			out := unsettled(st)
 			for _, name := range groups {
@@ -489,6 +492,7 @@ func clearGroups(ctx context.Context, s *session, t *target) error {
 		return err
 	}
 	return s.do(ctx, t.whatOf(""), api.Request{Op: api.OpClear, Groups: groups}, goal{
+		calm: true,
 		missing: func(st *api.Status) []string {
 			out := unsettled(st)
 			for _, name := range groups {
@@ -521,6 +525,7 @@ func clearNode(ctx context.Context, s *session, t *target) error {
 // flagGoal: the groups are suspended, or not, and the cluster has settled.
 func flagGoal(groups []string, suspended bool, word string) goal {
 	return goal{
+		calm: !suspended,
 		missing: func(st *api.Status) []string {
 			var out []string
 			for _, name := range groups {
@@ -554,6 +559,7 @@ func resumeGroups(ctx context.Context, s *session, t *target) error {
 // managedGoal: the groups are, or are not, under the cluster's care.
 func managedGoal(groups []string, managed bool) goal {
 	return goal{
+		calm: true,
 		missing: func(st *api.Status) []string {
 			out := unsettled(st)
 			for _, name := range groups {
@@ -599,6 +605,7 @@ func confirmNodeDown(ctx context.Context, s *session, t *target) error {
 		return err
 	}
 	return s.do(ctx, t.whatOf(""), api.Request{Op: api.OpConfirmDown, Node: node}, goal{
+		calm: true,
 		missing: func(st *api.Status) []string {
 			out := unsettled(st)
 			if n := st.Node(node); n != nil && n.State != api.NodeDead && n.State != api.NodeJoining && n.State != api.NodeNormal {

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 )
@@ -133,7 +134,7 @@ func TestMoveWaitsForItsEffect(t *testing.T) {
 		t.Fatalf("status %d, %q, %q", got.status, got.out, got.errors)
 	}
 	want := []string{
-		"move resource_group rg1 NODE=node2: waiting for rg1 is OFFLINE on node2 (started on its home node), wanted ONLINE; it is RELEASING on node1 (stopping app1)",
+		"move resource_group rg1 NODE=node2: waiting for rg1 is OFFLINE on node2, wanted ONLINE; it is RELEASING on node1 (stopping app1)",
 		"move resource_group rg1 NODE=node2: waiting for rg1 is ACQUIRING on node2 (starting app1), wanted ONLINE",
 	}
 	if lines := strings.Split(strings.TrimSpace(got.errors), "\n"); !reflect.DeepEqual(lines, want) {
@@ -341,6 +342,34 @@ func TestStartAtHomeFailsWhenAGroupIsElsewhere(t *testing.T) {
 	l.backend.Change(func(st *api.Status) { movedTo2(st); setInstance(st, "rg2", "node2", api.GroupOnline, "") })
 	l.accept(nil)
 	if got := l.run("start", "cluster", "-o", "home"); got.status != 0 || !strings.Contains(got.out, "rg1 is ONLINE on node2") {
+		t.Errorf("status %d, %q, %q", got.status, got.out, got.errors)
+	}
+}
+
+// TestSettledForAMomentIsNotSettled: the status looks settled between a command's entry and the first decision that follows.
+func TestSettledForAMomentIsNotSettled(t *testing.T) {
+	l := newLab(t)
+	polls := make(chan struct{}, 100)
+	l.backend.OnWait = func(uint64) { polls <- struct{}{} }
+	go func() {
+		<-polls
+		l.backend.Change(func(st *api.Status) {
+			st.Cluster.State = api.ClusterUnstable
+			setInstance(st, "rg2", "node2", api.GroupAcquiring, "a planned start")
+		})
+		<-polls
+		l.backend.Change(func(st *api.Status) {
+			st.Cluster.State = api.ClusterError
+			setInstance(st, "rg2", "node2", api.GroupError, "it did not start")
+		})
+	}()
+	env := Env{calmness: time.Minute}
+	got := l.call(t.Context(), env, "modify", "rg", "rg2", "PRIORITY=3")
+	if got.status != ExitFailed || !strings.Contains(got.errors, "since then rg2 is ERROR on node2 (it did not start)") {
+		t.Errorf("status %d, %q, %q", got.status, got.out, got.errors)
+	}
+	// A group that was in ERROR before is not this change's doing.
+	if got := l.run("modify", "rg", "rg1", "PRIORITY=3"); got.status != 0 {
 		t.Errorf("status %d, %q, %q", got.status, got.out, got.errors)
 	}
 }

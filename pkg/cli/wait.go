@@ -20,6 +20,10 @@ const defaultTimeout = 360 * time.Second
 // command shows in the status at once, but a node that hears of it by replication may be a moment behind.
 const hopeless = 2 * time.Second
 
+// calmness is how long a goal that rests on a settled cluster must hold: between a command's entry in the log and the first
+// decision that follows from it, a state that is read from the log looks settled.
+const calmness = 200 * time.Millisecond
+
 // poll is how long one long poll lasts; short enough to notice a daemon that hangs.
 const poll = 5 * time.Second
 
@@ -32,6 +36,8 @@ type goal struct {
 	done func(*api.Status) string
 	// missing lists what is not yet so, one sentence each; none: reached.
 	missing func(*api.Status) []string
+	// calm says that the goal rests on the cluster having settled: it counts when it is still so a moment later.
+	calm bool
 	// failed is, for a cluster that has settled without reaching the goal, why it will not be reached by waiting; empty:
 	// wait on. Nil: whatever is missing.
 	failed func(*api.Status) string
@@ -156,7 +162,7 @@ func (s *session) await(ctx context.Context, what string, reply api.Reply, g goa
 	defer cancel()
 	p := s.progress()
 	defer p.end()
-	w := &waiting{goal: g, reply: reply, hopeless: s.env.hopeless, lacks: []string{"the daemon has not answered yet"}}
+	w := &waiting{goal: g, reply: reply, hopeless: s.env.hopeless, calmness: s.env.calmness, lacks: []string{"the daemon has not answered yet"}}
 	var st api.Status
 	next := func() (api.Status, error) { return s.client.Status(ctx) }
 	for {
@@ -176,13 +182,18 @@ func (s *session) await(ctx context.Context, what string, reply api.Reply, g goa
 		case ctx.Err() != nil:
 			return st, s.timeUp(ctx, what, w.lacks)
 		}
-		p.show(what + ": waiting for " + strings.Join(w.lacks, "; "))
+		if len(w.lacks) > 0 {
+			p.show(what + ": waiting for " + strings.Join(w.lacks, "; "))
+		}
 		last, d := st, w.wait(time.Now())
 		next = func() (api.Status, error) { return s.client.Next(ctx, &last, d) }
 	}
 }
 
 func (s *session) timeUp(ctx context.Context, what string, lacks []string) error {
+	if len(lacks) == 0 {
+		lacks = []string{"that it stays so for a moment"}
+	}
 	head := fmt.Sprintf("%s: not seen to be done after %s", what, s.patience())
 	if !errors.Is(context.Cause(ctx), errTimeUp) {
 		head = what + ": interrupted; the command itself is committed and goes on"
@@ -198,12 +209,13 @@ type waiting struct {
 	verdict string // why the goal will not be reached
 	lacks   []string
 
-	hopeless time.Duration
-	settled  time.Time // since when the cluster has been settled without the goal
+	hopeless, calmness time.Duration
+	good               time.Time // since when the goal has been met
+	settled            time.Time // since when the cluster has been settled without the goal
 }
 
 func (w *waiting) deaf(err error) {
-	w.settled = time.Time{}
+	w.settled, w.good = time.Time{}, time.Time{}
 	w.lacks = []string{"an answer of the daemon (" + firstLine(err.Error()) + ")"}
 }
 
@@ -211,19 +223,20 @@ func (w *waiting) deaf(err error) {
 func (w *waiting) look(st *api.Status, now time.Time) {
 	switch {
 	case st.Cluster.Stale():
-		w.settled = time.Time{}
+		w.settled, w.good = time.Time{}, time.Time{}
 		w.lacks = []string{staleness(&st.Cluster) + ": what has become of the command is not known here"}
 		return
 	case st.Cluster.AppliedIndex < w.reply.Index:
-		w.settled = time.Time{}
+		w.settled, w.good = time.Time{}, time.Time{}
 		w.lacks = []string{fmt.Sprintf("this node has applied index %d of %d", st.Cluster.AppliedIndex, w.reply.Index)}
 		return
 	}
 	w.lacks = append(w.goal.missing(st), unmetWaits(st, w.reply.Waits)...)
 	if len(w.lacks) == 0 {
-		w.reached = true
+		w.hold(now)
 		return
 	}
+	w.good = time.Time{}
 	if st.Cluster.State == api.ClusterUnstable {
 		w.settled = time.Time{}
 		return
@@ -241,9 +254,21 @@ func (w *waiting) look(st *api.Status, now time.Time) {
 	}
 }
 
+// hold notes that the goal is met: reached at once, or when it has held.
+func (w *waiting) hold(now time.Time) {
+	if w.good.IsZero() {
+		w.good = now
+	}
+	w.reached = !w.goal.calm || now.Sub(w.good) >= w.calmness
+	w.settled = time.Time{}
+}
+
 // wait is how long the next long poll may take.
 func (w *waiting) wait(now time.Time) time.Duration {
-	if w.settled.IsZero() {
+	switch {
+	case !w.good.IsZero():
+		return max(0, w.calmness-now.Sub(w.good)) + time.Millisecond
+	case w.settled.IsZero():
 		return poll
 	}
 	if left := w.hopeless - now.Sub(w.settled); left > 0 {
@@ -312,22 +337,29 @@ func groupIs(st *api.Status, group, node string) string {
 		if i == nil {
 			return group + " cannot run on " + node + ", which is not in its list"
 		}
-		reason := i.Reason
-		if reason == "" {
-			reason = g.Sentence
-		}
-		return group + " is " + i.Text() + " on " + node + inBrackets(reason)
+		return group + " is " + i.Text() + " on " + node + inBrackets(reasonFor(g, i))
 	}
 	var parts []string
 	for k := range g.Instances {
 		if i := &g.Instances[k]; i.State != api.GroupOffline {
-			parts = append(parts, i.Text()+" on "+i.Node+inBrackets(i.Reason))
+			parts = append(parts, i.Text()+" on "+i.Node+inBrackets(reasonFor(g, i)))
 		}
 	}
 	if len(parts) == 0 {
 		return group + " is OFFLINE everywhere" + inBrackets(whyOffline(g))
 	}
 	return group + " is " + strings.Join(parts, " and ")
+}
+
+// reasonFor is what is worth saying about an instance. That it is OFFLINE because the group is elsewhere, or ONLINE, needs none.
+func reasonFor(g *api.Group, i *api.Instance) string {
+	switch {
+	case i.State == api.GroupOnline, i.State == api.GroupOffline && i.Reason == g.Sentence:
+		return ""
+	case i.Reason == "" && i.State != api.GroupOffline:
+		return g.Sentence
+	}
+	return i.Reason
 }
 
 // whyOffline is why a group that is nowhere is nowhere.
