@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/executor/executortest"
@@ -271,7 +273,20 @@ func expectEvent(t *testing.T, events <-chan LinkEvent, what string, is func(Lin
 }
 
 func TestRemovingAPrimaryAddressKeepsItsSiblings(t *testing.T) {
+	for _, readOnly := range []bool{false, true} { // whether the kernel can be told to keep them
+		t.Run(fmt.Sprintf("read-only sysctl %v", readOnly), func(t *testing.T) { keepsSiblings(t, readOnly) })
+	}
+}
+
+func keepsSiblings(t *testing.T, readOnly bool) {
 	_, w := newPeer(t)
+	check(t, os.WriteFile("/proc/sys/net/ipv4/conf/all/promote_secondaries", []byte("0"), 0))
+	check(t, os.WriteFile("/proc/sys/net/ipv4/conf/"+w.names[0]+"/promote_secondaries", []byte("0"), 0))
+	if readOnly {
+		check(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
+		t.Cleanup(func() { check(t, unix.Unmount("/proc/sys", 0)) })
+		check(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	}
 	x := newIP(t)
 	first, second := service(w, "120"), service(w, "121")
 	for _, r := range []executor.Resource{first, second} {

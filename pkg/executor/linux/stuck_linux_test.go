@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -93,5 +94,37 @@ func TestA8AKillThatDoesNotEndIsUnknown(t *testing.T) {
 		if res := y.Stop(t.Context(), r); res.Status != executor.Stopped || res.Err != nil {
 			t.Errorf("stop after it has ended: %+v", res)
 		}
+	}
+}
+
+// A mount that hangs in the kernel may still succeed: that the mount table does not show it now says nothing.
+func TestA8AMountThatDoesNotEndIsUnknown(t *testing.T) {
+	point, thaw := frozen(t)
+	dir := t.TempDir()
+	tool, err := findTool("mount")
+	check(t, err)
+	slow := filepath.Join(dir, "mount")
+	check(t, os.WriteFile(slow, []byte("#!/bin/sh\nexec touch "+point+"/file\n"), 0o755))
+	check(t, unix.Mount(slow, tool, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { check(t, unix.Unmount(tool, 0)) })
+	run, err := executor.NewRunner(executor.RunnerOptions{Dir: t.TempDir(), Node: "n1", KillWait: 100 * time.Millisecond})
+	check(t, err)
+	t.Cleanup(run.Close)
+	x := NewFileSystem(FileSystemOptions{Runner: run})
+	r := tmpfs(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if res := x.Start(ctx, r); res.Status != executor.Unknown || !errors.Is(res.Err, executor.ErrStuck) {
+		t.Errorf("a mount that hangs in the kernel: %+v", res)
+	}
+	for what, res := range map[string]executor.Result{"probe": x.Probe(t.Context(), r), "stop": x.Stop(t.Context(), r)} {
+		if res.Status != executor.Unknown || res.Err == nil {
+			t.Errorf("%s while it hangs: %+v", what, res)
+		}
+	}
+	thaw()
+	waitUntil(t, "the mount has ended", func() bool { return len(run.Unfinished(executor.ScopeOf(r))) == 0 })
+	if res := x.Probe(t.Context(), r); res.Status != executor.Stopped {
+		t.Errorf("probe after it has ended: %+v", res)
 	}
 }
