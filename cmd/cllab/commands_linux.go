@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -40,8 +41,8 @@ of its own, and breaks them on purpose: crashes, silent cuts, pulled cables, pau
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(
 		upCommand(c), downCommand(c), statusCommand(c), execCommand(c),
-		nodeCommand(c, lab.OpCrash, "crash NODE", "End a node as a loss of power does: link, processes and mounts at once"),
-		nodeCommand(c, lab.OpBoot, "boot NODE", "Boot a node that is down"),
+		nodeCommand(c, lab.OpCrash, "crash NODE ...", "End nodes as a loss of power does: link, processes and mounts at once"),
+		nodeCommand(c, lab.OpBoot, "boot NODE ...", "Boot nodes that are down"),
 		stopCommand(c, lab.OpPause, "pause NODE [agent|deadman]", "Stop every process of a node (SIGSTOP), or one daemon"),
 		stopCommand(c, lab.OpResume, "resume NODE [agent|deadman]", "Continue what pause has stopped"),
 		linkCommand(c, lab.OpCut, "cut NODE [NETWORK]", "Cut a node off in silence: the carrier stays"),
@@ -77,10 +78,16 @@ func at(args []string, i int) string {
 	return ""
 }
 
+// nodeCommand gives one order to one node, or to several at the same time.
 func nodeCommand(c *common, op, use, short string) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: args(1, 1), RunE: func(cmd *cobra.Command, a []string) error {
-		_, err := c.client().Call(cmd.Context(), lab.Request{Op: op, Node: a[0]})
-		return err
+	return &cobra.Command{Use: use, Short: short, Args: args(1, -1), RunE: func(cmd *cobra.Command, a []string) error {
+		errs := make([]error, len(a))
+		var wg sync.WaitGroup
+		for i, node := range a {
+			wg.Go(func() { _, errs[i] = c.client().Call(cmd.Context(), lab.Request{Op: op, Node: node}) })
+		}
+		wg.Wait()
+		return errors.Join(errs...)
 	}}
 }
 
@@ -298,12 +305,4 @@ func linkWords(links []lab.LinkStatus) string {
 		words = append(words, w)
 	}
 	return strings.Join(words, ", ")
-}
-
-// parseDuration of a flag that must be positive.
-func positive(name string, d time.Duration) error {
-	if d <= 0 {
-		return usageError(errors.New("--" + name + " must be positive"))
-	}
-	return nil
 }

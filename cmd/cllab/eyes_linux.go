@@ -182,13 +182,13 @@ type lockSample struct {
 // A lockReader reads /proc/locks and knows files by inode and nodes by process.
 type lockReader struct {
 	shared string
-	dev    string            // of the shared directory, as the kernel prints it there
-	files  map[string]string // inode -> path below /shared; "" when it is not there
+	dev    string             // of the shared directory, as the kernel prints it there
+	files  map[lockKey]string // path below /shared; "" when it is not there
 	file   *os.File
 }
 
 func newLockReader(shared string) *lockReader {
-	r := &lockReader{shared: shared, files: map[string]string{}}
+	r := &lockReader{shared: shared, files: map[lockKey]string{}}
 	var st unix.Stat_t
 	if unix.Stat(shared, &st) == nil {
 		r.dev = fmt.Sprintf("%02x:%02x", unix.Major(st.Dev), unix.Minor(st.Dev))
@@ -239,7 +239,7 @@ func (r *lockReader) read(nodes []*watched) lockSample {
 		if !ok || !l.write || l.dev != r.dev {
 			continue
 		}
-		path := r.path(l.inode)
+		path := r.path(l)
 		if path == "" {
 			continue
 		}
@@ -259,25 +259,32 @@ func (r *lockReader) read(nodes []*watched) lockSample {
 	return s
 }
 
-// path finds the file of an inode below the shared directory. Inodes are looked up once; a lab's shared directory is small.
-func (r *lockReader) path(inode string) string {
-	if p, known := r.files[inode]; known {
+// A lockKey tells files apart: an inode's number alone is soon used again for another file.
+type lockKey struct {
+	inode string
+	pid   int
+}
+
+// path finds the file of a lock below the shared directory, which is small in a lab.
+func (r *lockReader) path(l lockLine) string {
+	key := lockKey{l.inode, l.pid}
+	if p, known := r.files[key]; known {
 		return p
 	}
 	if len(r.files) > 10000 {
-		r.files = map[string]string{}
+		r.files = map[lockKey]string{}
 	}
-	r.files[inode] = ""
+	r.files[key] = ""
 	_ = filepath.WalkDir(r.shared, func(path string, d os.DirEntry, err error) error {
 		var st unix.Stat_t
-		if err == nil && unix.Lstat(path, &st) == nil && strconv.FormatUint(st.Ino, 10) == inode {
+		if err == nil && unix.Lstat(path, &st) == nil && strconv.FormatUint(st.Ino, 10) == l.inode {
 			rel, _ := filepath.Rel(r.shared, path)
-			r.files[inode] = "/shared/" + rel
+			r.files[key] = "/shared/" + rel
 			return filepath.SkipAll
 		}
 		return nil
 	})
-	return r.files[inode]
+	return r.files[key]
 }
 
 // nodeOf tells to which node a process belongs.

@@ -78,6 +78,7 @@ func initMain() int {
 	if err := json.Unmarshal([]byte(orders), &cfg); err != nil {
 		return initFailed(sup, err)
 	}
+	shrugOff(unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
 	n := &nodeInit{cfg: cfg, sup: sup, children: map[int]func(syscall.WaitStatus){}}
 	n.reap()
 	n.commands = newThread(nil)

@@ -77,32 +77,71 @@ func (n *node) signalDaemon(what string, sig unix.Signal) error {
 	return n.tell(toInit{Op: "kill", PID: d.PID, Signal: int(sig)})
 }
 
+// quietRounds is how many rounds in a row must find everything stopped when some of it is inside the kernel: such a process
+// cannot run its own code any more, but what it was doing there may be the making of a child.
+const quietRounds = 10
+
 // stopAll stops the process and all its descendants. A stopped process makes no children, so the rounds come to an end: the
 // last one finds everything stopped and nothing new.
 func stopAll(init int) (pausedSet, error) {
 	set := pausedSet{}
-	for range 1000 {
+	quiet := 0
+	for range 2000 {
 		pids, err := descendants(init)
 		if err != nil {
 			return set, err
 		}
-		running := false
+		worst := stopped
 		for _, pid := range pids {
-			switch processState(pid) {
-			case 'T', 'Z', 'X', 0: // stopped (by us or before), or dead
-				continue
-			}
-			running = true
-			if !set[pid] && unix.Kill(pid, unix.SIGSTOP) == nil {
+			a := activityOf(pid)
+			if a == active && !set[pid] && unix.Kill(pid, unix.SIGSTOP) == nil {
 				set[pid] = true
 			}
+			if a == inKernel && !set[pid] {
+				a = active
+				if unix.Kill(pid, unix.SIGSTOP) == nil {
+					set[pid] = true
+				}
+			}
+			worst = max(worst, a)
 		}
-		if !running {
+		switch quiet++; {
+		case worst == stopped, worst == inKernel && quiet >= quietRounds:
 			return set, nil
+		case worst == active:
+			quiet = 0
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return set, errors.New("its processes do not all stop (one may hang in the kernel)")
+	return set, errors.New("its processes do not all stop")
+}
+
+// activity is what the busiest thread of a process does.
+type activity int
+
+const (
+	stopped  activity = iota // or dead
+	inKernel                 // in an uninterruptible wait: a parent whose new child was stopped before its exec stays there
+	active
+)
+
+func activityOf(pid int) activity {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	tasks, err := os.ReadDir(dir)
+	if err != nil {
+		return stopped
+	}
+	worst := stopped
+	for _, t := range tasks {
+		switch stateIn(dir + "/" + t.Name()) {
+		case 'T', 't', 'Z', 'X', 0:
+		case 'D':
+			worst = max(worst, inKernel)
+		default:
+			return active
+		}
+	}
+	return worst
 }
 
 func contAll(set pausedSet) {
@@ -137,9 +176,11 @@ func descendants(pid int) ([]int, error) {
 	return list, nil
 }
 
-// processState is the letter of the process's state, 0 when it is gone.
-func processState(pid int) byte {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// processState is the letter of the state of a process's first thread, 0 when it is gone.
+func processState(pid int) byte { return stateIn("/proc/" + strconv.Itoa(pid)) }
+
+func stateIn(dir string) byte {
+	b, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return 0
 	}

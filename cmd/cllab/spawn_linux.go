@@ -44,7 +44,7 @@ func (t *thread) do(f func()) {
 func setScheduling(nice int, realtime bool) string {
 	policy, priority := uint32(unix.SCHED_NORMAL), uint32(0)
 	if realtime {
-		policy, priority = unix.SCHED_RR, 5
+		policy, priority = unix.SCHED_RR, 50 // above the deadmen: watchdogs are hardware to them
 	}
 	words := "normal"
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Priority: priority, Nice: int32(nice)}

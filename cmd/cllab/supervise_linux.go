@@ -28,6 +28,11 @@ import (
 // supervisor into fresh namespaces at high priority, waits for its end, however that comes, and removes what the kernel does
 // not remove by itself: cgroups and loop devices. The supervisor does all the rest.
 
+// shrugOff takes signals and does nothing. Ignoring them would make all children ignore them too.
+func shrugOff(signals ...os.Signal) {
+	signal.Notify(make(chan os.Signal, 1), signals...)
+}
+
 // ready is what the keeper's descriptor 3 carries back to `cllab up`, once.
 type ready struct {
 	Error string `json:"error,omitempty"`
@@ -39,7 +44,7 @@ func keeperMain(dir string) int {
 	runtime.LockOSThread() // the supervisor dies with the thread that forked it, and this one lives to the end
 	up := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
-	signal.Ignore(unix.SIGHUP, unix.SIGINT)
+	shrugOff(unix.SIGHUP, unix.SIGINT)
 	cfg, err := lab.ReadConfig(dir)
 	if err != nil {
 		return refuse(up, err)
@@ -114,22 +119,36 @@ func explainNamespaces(err error, rootless bool) error {
 	if !rootless {
 		return fmt.Errorf("make the lab's namespaces (network, mount, IPC): %w", err)
 	}
+	why := restrictions()
+	if why == "" {
+		why = "the kernel gives no reason; root can always start a lab"
+	}
+	return fmt.Errorf("make a user namespace for the lab: %w (%s)", err, why)
+}
+
+// hint adds to a refusal by the kernel what restricts an ordinary user's namespaces, in a lab of such a user.
+func hint(err error) error {
+	if why := restrictions(); why != "" && (errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "not permitted")) {
+		return fmt.Errorf("%w (%s)", err, why)
+	}
+	return err
+}
+
+// restrictions lists the settings that keep ordinary users from making namespaces.
+func restrictions() string {
 	var why []string
-	for name, bad := range map[string]string{
-		"kernel/unprivileged_userns_clone":                 "0",
-		"user/max_user_namespaces":                         "0",
-		"user/max_net_namespaces":                          "0",
-		"kernel/apparmor_restrict_unprivileged_userns":     "1",
-		"kernel/apparmor_restrict_unprivileged_unconfined": "1",
+	for _, s := range []struct{ name, bad string }{
+		{"kernel/unprivileged_userns_clone", "0"},
+		{"user/max_user_namespaces", "0"},
+		{"user/max_net_namespaces", "0"},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1"},
 	} {
-		if b, e := os.ReadFile("/proc/sys/" + name); e == nil && strings.TrimSpace(string(b)) == bad {
-			why = append(why, strings.ReplaceAll(name, "/", ".")+" is "+bad)
+		b, err := os.ReadFile("/proc/sys/" + s.name)
+		if err == nil && strings.TrimSpace(string(b)) == s.bad {
+			why = append(why, strings.ReplaceAll(s.name, "/", ".")+" is "+s.bad)
 		}
 	}
-	if len(why) == 0 {
-		why = []string{"the kernel gives no reason; root can always start a lab"}
-	}
-	return fmt.Errorf("make a user namespace for the lab: %w (%s)", err, strings.Join(why, "; "))
+	return strings.Join(why, "; ")
 }
 
 // A supervisor owns a running lab.
@@ -154,16 +173,17 @@ type supervisor struct {
 
 // supervisorMain is `cllab supervisor DIR`: pid of its own namespaces, descriptor 3 the pipe to `cllab up`.
 func supervisorMain(dir string) int {
+	runtime.LockOSThread() // so that the threads that fork are others, and this one keeps its priority
 	up := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
-	signal.Ignore(unix.SIGHUP, unix.SIGINT)
+	shrugOff(unix.SIGHUP, unix.SIGINT)
 	s, listener, err := newSupervisor(dir)
 	if err != nil {
-		return refuse(up, err)
+		return refuse(up, hint(err))
 	}
 	if err := s.bootAll(); err != nil {
 		s.takeDown()
-		return refuse(up, err)
+		return refuse(up, hint(err))
 	}
 	_ = json.NewEncoder(up).Encode(ready{PID: os.Getpid()})
 	up.Close()
@@ -427,7 +447,11 @@ func (s *supervisor) streamEvents(conn *net.UnixConn) {
 	for {
 		select {
 		case e, ok := <-events:
-			if !ok || send(conn, lab.Reply{Event: &e}) != nil {
+			if !ok {
+				_ = send(conn, lab.Reply{Done: true, Error: "the listener is too slow: events were lost"})
+				return
+			}
+			if send(conn, lab.Reply{Event: &e}) != nil {
 				return
 			}
 		case <-gone:
@@ -461,7 +485,7 @@ func (s *supervisor) exec(conn *net.UnixConn, req lab.Request, files []*os.File)
 // execInClient runs a command in the client's network namespace, and otherwise where the supervisor is.
 func (s *supervisor) execInClient(conn *net.UnixConn, req lab.Request, files []*os.File) error {
 	cmd := exec.Command(req.Argv[0], req.Argv[1:]...)
-	cmd.Env = append(append(os.Environ(), "HOLDFAST_LAB_DIR="+filepath.Dir(s.dir)), req.Env...)
+	cmd.Env = merge(os.Environ(), append([]string{"HOLDFAST_LAB_DIR=" + filepath.Dir(s.dir), "CLLAB_SCHEDULING=", "GOMAXPROCS="}, req.Env...))
 	cmd.Dir = req.Dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}

@@ -91,46 +91,42 @@ func runWatch(ctx context.Context, c lab.Client, o watchOptions, out io.Writer) 
 		ctx, cancel = context.WithTimeout(ctx, o.length)
 		defer cancel()
 	}
-	events, err := subscribe(ctx, c)
+	st, err := c.Status(ctx)
 	if err != nil {
 		return err
 	}
 	w := &watcher{o: o, out: out, cfg: cfg, dir: c.Dir, open: map[string]*lab.Overlap{},
 		locks: newLockReader(filepath.Join(c.Dir, lab.SharedDir))}
-	for i, name := range cfg.NodeNames() {
-		w.nodes = append(w.nodes, &watched{name: name, index: i + 1, held: map[lab.Holding]string{}})
+	for i, n := range st.Nodes {
+		w.nodes = append(w.nodes, &watched{name: n.Name, index: i + 1, held: map[lab.Holding]string{}})
+		w.note(lab.Event{Node: n.Name, Kind: "up", Detail: "already", PID: n.PID})
 	}
+	events := make(chan lab.Event, 256)
+	var lost error
+	go func() {
+		defer close(events)
+		lost = c.Events(ctx, func(e lab.Event) bool {
+			events <- e
+			return true
+		})
+	}()
 	w.run(ctx, events)
+	if ctx.Err() == nil && !errors.Is(lost, lab.ErrNotRunning) {
+		return &exitError{code: 2, err: fmt.Errorf("the watch broke off: %w", lost)}
+	}
 	if n := len(w.report.Overlaps); n > 0 {
 		return &exitError{code: 1, err: fmt.Errorf("%d overlaps were seen", n)}
 	}
 	return nil
 }
 
-// subscribe starts listening to the lab's events. The channel is closed when the lab goes down.
-func subscribe(ctx context.Context, c lab.Client) (<-chan lab.Event, error) {
-	if _, err := c.Status(ctx); err != nil {
-		return nil, err
-	}
-	events := make(chan lab.Event, 256)
-	go func() {
-		defer close(events)
-		_ = c.Events(ctx, func(e lab.Event) bool {
-			select {
-			case events <- e:
-				return true
-			case <-ctx.Done():
-				return false
-			}
-		})
-	}()
-	return events, nil
-}
-
+// run looks until the context ends or the events do, which is when the lab goes down.
 func (w *watcher) run(ctx context.Context, events <-chan lab.Event) {
 	now := time.Now()
 	w.report = lab.WatchReport{Begin: now, Overlaps: []lab.Overlap{}, Held: map[string][]lab.Holding{}}
 	w.last = now
+	w.sample()
+	w.emit(lab.WatchEvent{Event: "begin", Time: now})
 	tick := time.NewTicker(w.o.interval)
 	defer tick.Stop()
 	for ctx.Err() == nil && events != nil {
@@ -138,7 +134,7 @@ func (w *watcher) run(ctx context.Context, events <-chan lab.Event) {
 		case <-ctx.Done():
 		case e, ok := <-events:
 			if !ok {
-				events = nil // the lab is down, or this is too slow for it
+				events = nil
 				break
 			}
 			w.note(e)
@@ -147,6 +143,10 @@ func (w *watcher) run(ctx context.Context, events <-chan lab.Event) {
 		}
 	}
 	w.finish()
+	go func() { // the events' sender must not be stuck
+		for range events {
+		}
+	}()
 }
 
 // note follows the boots of nodes. A node that is down needs no word: what it held is seen to be gone.
@@ -335,6 +335,8 @@ func watchText(e lab.WatchEvent) string {
 			strings.Join(e.Overlap.Nodes, " and "), e.Overlap.Took.Seconds())
 	case "node":
 		return e.Node + " " + e.Detail
+	case "begin":
+		return "watching"
 	}
 	return fmt.Sprintf("%d looks in %.1f s, at worst %v apart, %d overlaps", e.Report.Samples, e.Report.End.Sub(e.Report.Begin).Seconds(),
 		e.Report.WorstGap.Round(100*time.Microsecond), len(e.Report.Overlaps))

@@ -79,7 +79,7 @@ type Overlap struct {
 
 // A WatchEvent is one line of `cllab watch -o jsonl`.
 type WatchEvent struct {
-	Event   string       `json:"event"` // "gained", "lost", "overlap", "overlap_end", "node", "report"
+	Event   string       `json:"event"` // "begin", "gained", "lost", "overlap", "overlap_end", "node", "report"
 	Time    time.Time    `json:"time"`
 	Node    string       `json:"node,omitempty"`
 	Holding *Holding     `json:"holding,omitempty"`
