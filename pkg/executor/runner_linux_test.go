@@ -163,6 +163,7 @@ func daemon() {
 		c.Op, c.Keep, c.Unrecorded = "monitor", false, true
 	}
 	out := r.Run(executor.WithGeneration(context.Background(), 7), c)
+	r.Close()
 	fmt.Println(out.Err)
 	os.Exit(0)
 }

@@ -88,6 +88,9 @@ func TestA8AKillThatDoesNotEndIsUnknown(t *testing.T) {
 		if res := y.Probe(t.Context(), r); res.Status != executor.Unknown || !errors.Is(res.Err, executor.ErrStuck) {
 			t.Errorf("probe of a new daemon: %+v", res)
 		}
+		if out := next.Run(t.Context(), executor.Command{Scope: executor.ScopeOf(r), Op: "stop", Path: r.App.StopScript}); out.Executed {
+			t.Errorf("a command was executed beside an orphan: %+v", out)
+		}
 		thaw()
 		waitUntil(t, "the orphan has ended", func() bool { return next.Blocked(executor.ScopeOf(r)) == nil })
 		waitUntil(t, "its own daemon knows it", func() bool { return len(run.Unfinished(executor.ScopeOf(r))) == 0 })
