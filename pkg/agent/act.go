@@ -251,6 +251,7 @@ func (m *member) gotIntroduced(e introduced) {
 	}
 	n.unknown = false
 	if n.dm != nil {
+		m.urgentGrant.Store(true)
 		n.dm.Renew()
 	}
 }

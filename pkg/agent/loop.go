@@ -21,6 +21,8 @@ type loopState struct {
 	suspectLeader  lease.Instant     // when the leader fell silent; 0: it did not
 	hurried        bool              // this suspicion has hurried an election already
 	why            map[string]string // the detector's newest sentence about a node
+	idle           int               // ticks since the last event
+	suspects       bool              // the last change was for the worse: probes may be due
 	lastPublished  published
 }
 
@@ -41,7 +43,7 @@ func (m *member) runLoop(ctx context.Context) {
 	m.loopAt.Store(int64(m.clock.Now()))
 	m.beginNode(ctx)
 	m.servePeers()
-	tick := time.NewTicker(m.pace())
+	tick := time.NewTimer(m.pace())
 	defer tick.Stop()
 	defer m.endNode()
 	for {
@@ -52,16 +54,24 @@ func (m *member) runLoop(ctx context.Context) {
 			for _, e := range m.mail.take() {
 				m.handle(e)
 			}
+			m.loop.idle = 0
 		case <-tick.C:
+			m.loop.idle++
 		}
 		now := m.clock.Now()
 		m.loopAt.Store(int64(now))
 		view := m.view()
-		if view.DefinitionVersion != m.loop.defined || view.Definition != nil && !m.rings.complete(view.Definition) && now%8 == 0 {
-			m.putIntoEffect(ctx, view)
-			tick.Reset(m.pace())
+		tick.Reset(m.nextLook(view, now))
+		if news := m.tickDetector(now); !news && m.loop.idle%idleTicks != 0 && !m.urgent(view, now) {
+			// Nothing has happened: only the leader's silence is looked at.
+			if m.leading() == nil {
+				m.followPass(now)
+			}
+			continue
 		}
-		m.tickDetector(now)
+		if view.DefinitionVersion != m.loop.defined {
+			m.putIntoEffect(view)
+		}
 		if led := m.leading(); led != nil {
 			m.leadPass(led, view, now)
 		} else {
@@ -73,6 +83,47 @@ func (m *member) runLoop(ctx context.Context) {
 			m.log.Warn("a pass of the loop was slow", "took", took)
 		}
 	}
+}
+
+// idleTicks is how many ticks without any event make a whole pass.
+const idleTicks = 4
+
+// nextLook is when the loop looks again without being woken: soon while time may bring something, else when the leader's
+// silence, or a node's, would begin to matter.
+func (m *member) nextLook(view *state.State, now lease.Instant) time.Duration {
+	if m.urgent(view, now) || m.loop.suspects {
+		return m.pace()
+	}
+	if m.leading() != nil {
+		m.detMu.Lock()
+		next := m.det.Next(now).Sub(now)
+		m.detMu.Unlock()
+		return max(min(next, 2*m.pace()+m.pace()/2), m.pace()/2)
+	}
+	ago, ok := m.raft.LastContact()
+	if !ok || ago >= hurryAfter(m.params()) {
+		return m.pace() / 2
+	}
+	return max(hurryAfter(m.params())-ago, m.pace()/2)
+}
+
+// urgent reports whether time alone may have something for this pass: an announcement, the end of a lease, a proof.
+func (m *member) urgent(view *state.State, now lease.Instant) bool {
+	n := &m.loop.node
+	if len(n.announceAt) > 0 || n.armed && now.Sub(max(n.requested, n.armedAt)) >= n.softLimit(m)-2*m.pace() {
+		return true
+	}
+	if n.incarnation == 0 || n.dm == nil {
+		return true
+	}
+	if m.leading() != nil {
+		for _, node := range view.Nodes {
+			if node.Lost != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // slowPass is what a pass should never take: nothing in it waits.
@@ -166,7 +217,7 @@ func (m *member) watchLeadership(ctx context.Context) {
 }
 
 // tickDetector feeds the detector with what raft knows, and notes the reasons of its changes. It ends a pass of the detector.
-func (m *member) tickDetector(now lease.Instant) {
+func (m *member) tickDetector(now lease.Instant) (news bool) {
 	leader, _ := m.raft.Leader()
 	ago, heard := m.raft.LastContact()
 	followers := m.raft.Followers()
@@ -181,9 +232,12 @@ func (m *member) tickDetector(now lease.Instant) {
 		}
 	}
 	for _, c := range m.det.Changes(now) {
+		news = true
 		m.loop.why[c.Node] = c.Why
 		m.log.Debug("detector", "node", c.Node, "from", c.From.String(), "to", c.To.String(), "why", c.Why)
+		m.loop.suspects = c.To == detector.Suspect || c.To == detector.Lost
 	}
+	return news || m.loop.suspects
 }
 
 // followPass watches the leader. A voter that has it silent on all paths may hurry one election per suspicion; raft's rules
@@ -228,7 +282,8 @@ func (m *member) previousLeader() string {
 	return ""
 }
 
-func hurryAfter(p lease.Params) time.Duration { return p.RaftElection / 2 }
+// hurryAfter is the silence of the leader after which an election is hurried: two heartbeats and a bit.
+func hurryAfter(p lease.Params) time.Duration { return p.RaftElection * 4 / 5 }
 
 func (m *member) stagger() time.Duration {
 	rank := 0
@@ -282,16 +337,11 @@ func (m *member) look(node string) {
 }
 
 // putIntoEffect makes this node follow a new definition: timings, rings, links, persistent addresses.
-func (m *member) putIntoEffect(ctx context.Context, view *state.State) {
+func (m *member) putIntoEffect(view *state.State) {
 	if view.Definition == nil {
 		return
 	}
-	first := view.DefinitionVersion != m.loop.defined
 	m.loop.defined = view.DefinitionVersion
-	m.rings.tend(ctx, view.Definition)
-	if !first {
-		return
-	}
 	m.detMu.Lock()
 	m.det.Watch(view.NodeNames(), m.clock.Now())
 	m.detMu.Unlock()
@@ -302,6 +352,7 @@ func (m *member) putIntoEffect(ctx context.Context, view *state.State) {
 		m.det.SetParams(detector.ParamsFor(p))
 		m.detMu.Unlock()
 	}
+	m.tendRings(view.Definition)
 	m.links.CheckMembers()
 	friends := map[string][]string{}
 	for i := range view.Definition.Nodes {

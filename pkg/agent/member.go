@@ -62,16 +62,17 @@ type member struct {
 	tombstones *executor.Tombstones
 	history    *historyLog
 
-	mail       *mailbox
-	loopAt     atomic.Int64 // last pass of the loop, a lease.Instant
-	lead       atomic.Pointer[leadership]
-	timing     atomic.Pointer[lease.Params]
-	local      atomic.Pointer[local]
-	version    atomic.Uint64
-	lastLeader atomic.Pointer[string]
-	front      *server.Server
-	notify     notifier
-	friends    atomic.Pointer[map[string][]string] // members' addresses as known before the log is
+	mail        *mailbox
+	loopAt      atomic.Int64 // last pass of the loop, a lease.Instant
+	lead        atomic.Pointer[leadership]
+	timing      atomic.Pointer[lease.Params]
+	local       atomic.Pointer[local]
+	version     atomic.Uint64
+	urgentGrant atomic.Bool // the next request is out of turn
+	lastLeader  atomic.Pointer[string]
+	front       *server.Server
+	notify      notifier
+	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
 
 	detMu sync.Mutex
 	det   *detector.Detector
@@ -80,8 +81,8 @@ type member struct {
 	loopDone chan struct{}
 	work     sync.WaitGroup // jobs, proposals, calls
 	carriers sync.WaitGroup
-	rings    *rings
-	loop     loopState // the loop's own
+	gossip   *gossip.Gossip // of the loop
+	loop     loopState      // the loop's own
 }
 
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
@@ -105,7 +106,6 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 		return nil, err
 	}
 	m.det = detector.New(detector.ParamsFor(m.params()), m.clock.Now())
-	m.rings = newRings(m)
 	if err := m.openLinks(); err != nil {
 		return nil, err
 	}
@@ -171,7 +171,9 @@ func (m *member) close() {
 		m.stop(errors.New("the daemon stops"))
 		<-m.loopDone
 	}
-	m.rings.close()
+	if m.gossip != nil {
+		m.gossip.Close()
+	}
 	if m.front != nil {
 		m.front.Close()
 	}
@@ -363,65 +365,6 @@ func writeFile(path string, b []byte, mode os.FileMode) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-// rings keeps one gossip ring per network, as the definition has them.
-type rings struct {
-	m    *member
-	mu   sync.Mutex
-	ring map[string]*gossip.Ring
-}
-
-func newRings(m *member) *rings { return &rings{m: m, ring: map[string]*gossip.Ring{}} }
-
-// tend starts and stops rings so that they are those of the definition. Called from the loop after a change of it.
-func (r *rings) tend(ctx context.Context, d *cluster.Definition) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	want := map[string]bool{}
-	self := d.Node(r.m.name)
-	for _, w := range d.Networks {
-		if self == nil || self.Addresses[w.Name] == "" {
-			continue
-		}
-		want[w.Name] = true
-		if r.ring[w.Name] != nil {
-			continue
-		}
-		ring, err := r.m.openRing(ctx, w.Name, plainAddress(self.Addresses[w.Name]))
-		if err != nil {
-			r.m.log.Warn("no gossip on this network; heartbeats run on the other paths, and it is tried again", "network", w.Name, "error", err)
-			continue
-		}
-		r.ring[w.Name] = ring
-	}
-	for _, name := range sortedKeys(r.ring) {
-		if !want[name] {
-			r.ring[name].Close()
-			delete(r.ring, name)
-		}
-	}
-}
-
-func (r *rings) complete(d *cluster.Definition) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	self := d.Node(r.m.name)
-	for _, w := range d.Networks {
-		if self != nil && self.Addresses[w.Name] != "" && r.ring[w.Name] == nil {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *rings) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, g := range r.ring {
-		g.Close()
-	}
-	r.ring = map[string]*gossip.Ring{}
 }
 
 func sortedKeys[V any](m map[string]V) []string {

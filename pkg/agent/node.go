@@ -3,9 +3,13 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
+	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/gossip"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
@@ -41,13 +45,14 @@ type nodeState_ struct {
 	recovered bool // the actions of an earlier agent are ended
 	started   lease.Instant
 
-	lastContact lease.Instant
-	renewedAt   lease.Instant
-	toldDead    uint64
-	resetAt     lease.Instant // when the deadman was last asked for a reset
-	announceAt  []lease.Instant
-	downNets    map[string]bool
-	version     uint64 // of what only this node knows; raised when it changes
+	lastContact   lease.Instant
+	renewedAt     lease.Instant
+	toldDead      uint64
+	gossipProfile string
+	resetAt       lease.Instant // when the deadman was last asked for a reset
+	announceAt    []lease.Instant
+	downNets      map[string]bool
+	version       uint64 // of what only this node knows; raised when it changes
 }
 
 // groupState is what this node knows of one group on itself.
@@ -288,30 +293,62 @@ func (m *member) gotGossip(e gossipEvent) {
 	m.log.Debug("gossip", "network", e.Network, "node", e.Node, "up", e.Up)
 }
 
-// openRing starts the gossip ring of one network.
-func (m *member) openRing(ctx context.Context, network, address string) (*gossip.Ring, error) {
-	cfg := m.opt.Gossip
-	cfg.Network, cfg.Node, cfg.BindAddr, cfg.Port = network, m.name, address, m.opt.Node.GossipPort
-	cfg.Key, cfg.Label, cfg.Params, cfg.Logger = m.id.GossipKey(), m.id.ClusterUUID, m.params(), m.log
-	cfg.Members = func() map[string]string {
-		out := map[string]string{}
-		if d := m.view().Definition; d != nil {
-			for i := range d.Nodes {
-				if a := d.Nodes[i].Addresses[network]; a != "" {
-					out[d.Nodes[i].Name] = plainAddress(a)
-				}
+// tendRings makes the gossip rings those of the definition: one for each network on which this node has an address.
+func (m *member) tendRings(d *cluster.Definition) {
+	var rings []gossip.Ring
+	if self := d.Node(m.name); self != nil {
+		for _, w := range d.Networks {
+			if a := self.Addresses[w.Name]; a != "" {
+				rings = append(rings, gossip.Ring{Network: w.Name, Address: m.gossipAddress(a)})
 			}
 		}
-		return out
 	}
-	ring, err := gossip.New(cfg)
+	if m.gossip != nil && m.loop.node.gossipProfile == m.params().Profile {
+		if err := m.gossip.SetRings(rings); err != nil {
+			m.log.Warn("change the gossip rings", "error", err)
+		}
+		m.gossip.Refresh()
+		return
+	}
+	if m.gossip != nil { // another profile has other times
+		m.gossip.Close()
+		m.gossip = nil
+	}
+	cfg := m.opt.Gossip
+	cfg.Node, cfg.ClusterUUID, cfg.Key, cfg.Rings, cfg.Logger = m.name, m.id.ClusterUUID, m.id.GossipKey(), rings, m.log
+	cfg.Members = m.gossipMembers
+	cfg.OnHeard = func(network, node string) { m.heard(node, detector.GossipOn(network)) }
+	var err error
+	if cfg.Timing, err = gossip.TimingFor(m.params().Profile); err == nil {
+		m.gossip, err = gossip.New(cfg)
+	}
 	if err != nil {
-		return nil, err
+		m.gossip = nil
+		m.log.Warn("gossip does not run; heartbeats run on the other paths", "error", err)
+		return
 	}
+	m.loop.node.gossipProfile = m.params().Profile
+	g := m.gossip
 	m.work.Go(func() {
-		for e := range ring.Events() {
+		for e := range g.Events() {
 			m.post(gossipEvent{e})
 		}
 	})
-	return ring, nil
+}
+
+func (m *member) gossipAddress(a string) string {
+	return net.JoinHostPort(plainAddress(a), strconv.Itoa(m.opt.Node.GossipPort))
+}
+
+// gossipMembers lists who may be on a network's ring, by the newest definition.
+func (m *member) gossipMembers(network string) map[string]string {
+	out := map[string]string{}
+	if d := m.view().Definition; d != nil {
+		for i := range d.Nodes {
+			if a := d.Nodes[i].Addresses[network]; a != "" {
+				out[d.Nodes[i].Name] = m.gossipAddress(a)
+			}
+		}
+	}
+	return out
 }

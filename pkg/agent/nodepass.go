@@ -125,6 +125,7 @@ func (m *member) doLocal(view *state.State, a scheduler.LocalAction) {
 	case scheduler.DoRequestGrant:
 		if now := m.clock.Now(); n.dm != nil && now.Sub(n.renewedAt) > renewPause {
 			n.renewedAt = now
+			m.urgentGrant.Store(true)
 			n.dm.Renew()
 		}
 	case scheduler.DoNewLife:

@@ -1,5 +1,7 @@
 package lease
 
+import "time"
+
 // A Nonce is drawn by a deadman for each request; only the grant that carries it back is taken.
 type Nonce [16]byte
 
@@ -9,8 +11,9 @@ type Request struct {
 	Nonce       Nonce  `json:"nonce"`
 	Node        string `json:"node"`
 	BootID      string `json:"boot_id"`
-	Incarnation uint64 `json:"incarnation"` // as the log numbered this boot; 0 if the node does not know yet
-	Applied     uint64 `json:"applied"`     // the node's own applied index, for monitoring
+	Incarnation uint64 `json:"incarnation"`      // as the log numbered this boot; 0 if the node does not know yet
+	Applied     uint64 `json:"applied"`          // the node's own applied index, for monitoring
+	Urgent      bool   `json:"urgent,omitempty"` // out of turn: somebody waits for it
 }
 
 // A Grant lets a node's deadman pet once, and lists all that the incarnation may hold.
@@ -24,6 +27,9 @@ type Grant struct {
 	LeaderBoot  string  `json:"leader_boot"`
 	LeaderTime  Instant `json:"leader_time"` // the leader's clock: two of one boot show a pause of ours
 	Hold        []Held  `json:"hold,omitempty"`
+	// Next is when the node had best ask again, from now: so all requests come to the leader at once, and one round serves
+	// them. A hint, on which nothing rests; 0: none.
+	Next time.Duration `json:"next,omitempty"`
 }
 
 // Held is one group that a grant allows.

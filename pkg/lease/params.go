@@ -22,7 +22,7 @@ type Params struct {
 
 	RaftHeartbeat time.Duration
 	RaftElection  time.Duration
-	RaftLease     time.Duration
+	RaftLease     time.Duration // how long a leader goes on without a majority; no lease of ours rests on it
 	ElectionP99   time.Duration // how long an election takes at its 99th percentile with these raft timings (reliability.md 3.1)
 	HostTimeout   time.Duration // T_host: silence of the repository voter's host before another may claim (issue of two nodes)
 
@@ -34,19 +34,19 @@ var profiles = map[string]Params{
 	"default": {
 		Profile: "default", Watchdog: 5 * time.Second, Hard: 4600 * time.Millisecond, Soft: 3600 * time.Millisecond,
 		MaxAge: 500 * time.Millisecond, Residue: 500 * time.Millisecond, Margin: 100 * time.Millisecond, Renew: 500 * time.Millisecond,
-		RaftHeartbeat: 500 * time.Millisecond, RaftElection: 500 * time.Millisecond, RaftLease: 250 * time.Millisecond,
+		RaftHeartbeat: 500 * time.Millisecond, RaftElection: 500 * time.Millisecond, RaftLease: 500 * time.Millisecond,
 		ElectionP99: 1450 * time.Millisecond, HostTimeout: 1500 * time.Millisecond, Silence: 1000 * time.Millisecond,
 	},
 	"fast": {
 		Profile: "fast", Watchdog: 2 * time.Second, Hard: 1900 * time.Millisecond, Soft: 1600 * time.Millisecond,
 		MaxAge: 300 * time.Millisecond, Residue: 300 * time.Millisecond, Margin: 100 * time.Millisecond, Renew: 200 * time.Millisecond,
-		RaftHeartbeat: 300 * time.Millisecond, RaftElection: 300 * time.Millisecond, RaftLease: 150 * time.Millisecond,
+		RaftHeartbeat: 300 * time.Millisecond, RaftElection: 300 * time.Millisecond, RaftLease: 300 * time.Millisecond,
 		ElectionP99: 880 * time.Millisecond, HostTimeout: 800 * time.Millisecond, Silence: 450 * time.Millisecond,
 	},
 	"careful": {
 		Profile: "careful", Watchdog: 15 * time.Second, Hard: 14 * time.Second, Soft: 10 * time.Second,
 		MaxAge: 2 * time.Second, Residue: 2 * time.Second, Margin: 500 * time.Millisecond, Renew: 1500 * time.Millisecond,
-		RaftHeartbeat: time.Second, RaftElection: time.Second, RaftLease: 500 * time.Millisecond,
+		RaftHeartbeat: time.Second, RaftElection: time.Second, RaftLease: time.Second,
 		ElectionP99: 2920 * time.Millisecond, HostTimeout: 5 * time.Second, Silence: 3 * time.Second,
 	},
 }
