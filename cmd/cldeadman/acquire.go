@@ -94,7 +94,7 @@ func spawnHolder(path string) error {
 	_, err = syscall.ForkExec(self, []string{"cldeadman", "hold", "--socket", path}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1"},
-		Files: []uintptr{null.Fd(), null.Fd(), 2},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd()}, // it outlives this process: it must not keep a caller's pipe open
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

@@ -90,5 +90,6 @@ func hold(args []string) error {
 	if *socket == "" {
 		return fmt.Errorf("hold needs --socket")
 	}
+	ignoreSignals() // it ends when its deadman says so
 	return holder.Run(*socket, holderIdle)
 }

@@ -25,5 +25,5 @@ func interrupt(point string) {
 		return
 	}
 	stopAt = ""
-	_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP) // to this thread: to the process, another one may take it first
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,7 +20,11 @@ import (
 // The program, and the same with the switches that tests need.
 var program, mutants string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "6") // these tests wait for other processes: they hardly use a processor
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "cldeadman")
@@ -76,14 +80,19 @@ func newNode(t *testing.T) *node {
 // process is a running cldeadman.
 type process struct {
 	*exec.Cmd
-	stderr *bytes.Buffer
-	done   chan struct{} // the process was waited for
+	log  string        // file of its standard error: a holder that it starts may keep it open
+	done chan struct{} // the process was waited for
 }
 
 func (n *node) run(path string, env []string, args ...string) *process {
 	n.t.Helper()
-	p := &process{Cmd: exec.Command(path, args...), stderr: &bytes.Buffer{}, done: make(chan struct{})}
-	p.Stderr = p.stderr
+	p := &process{Cmd: exec.Command(path, args...), done: make(chan struct{})}
+	log, err := os.CreateTemp(n.dir, "stderr")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer log.Close()
+	p.Stderr, p.log = log, log.Name()
 	p.Env = append(os.Environ(), env...)
 	if err := p.Start(); err != nil {
 		n.t.Fatal(err)
@@ -98,6 +107,12 @@ func (n *node) run(path string, env []string, args ...string) *process {
 		once.Wait()
 	})
 	return p
+}
+
+// said is what a process has written to its standard error.
+func (p *process) said() string {
+	b, _ := os.ReadFile(p.log)
+	return string(b)
 }
 
 // hold runs the holder process.
@@ -288,6 +303,7 @@ func procField(pid int, file, field string) string {
 }
 
 func TestHealthyNodeLivesOn(t *testing.T) {
+	t.Parallel()
 	n := newNode(t)
 	n.hold()
 	d := n.start(program)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
@@ -56,7 +57,6 @@ func becomeRealtime(o options) ([]wire.Warning, error) {
 	}
 	note(wire.NoOOMScore, os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0))
 	note(wire.NoRealtime, setRealtime())
-	note(wire.NoSignalMask, blockSignals())
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -95,22 +95,29 @@ func setRealtime() error {
 	return nil
 }
 
-// blockSignals blocks what could end or stop this process by accident. Only SIGTERM is read, from a descriptor; SIGKILL and
-// SIGSTOP cannot be blocked, and faults of the program itself must not be.
-func blockSignals() error {
-	set := stopSignals(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGUSR1,
-		syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPWR, syscall.SIGXCPU, syscall.SIGVTALRM)
-	return unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
-}
+// ignored are the signals that could end or stop a process by accident. SIGKILL and SIGSTOP cannot be ignored, faults of the
+// program itself must not be, and SIGTERM is the clean stop.
+var ignored = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPWR, syscall.SIGXCPU, syscall.SIGVTALRM}
 
-func stopSignals(signals ...syscall.Signal) unix.Sigset_t {
-	var set unix.Sigset_t
-	bits := uint(unsafe.Sizeof(set.Val[0]) * 8)
-	for _, s := range signals {
-		n := uint(s) - 1
-		set.Val[n/bits] |= 1 << (n % bits)
+func ignoreSignals() { signal.Ignore(append(ignored, syscall.SIGTERM)...) }
+
+// watchSignals ignores what is to be ignored, and makes a descriptor readable at each SIGTERM.
+func watchSignals() (int, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make the deadman's signal descriptor: %w", err)
 	}
-	return set
+	signal.Ignore(ignored...)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		one := []byte{7: 1}
+		for range stop {
+			_, _ = unix.Write(fd, one) // a full counter is readable too
+		}
+	}()
+	return fd, nil
 }
 
 // leaveCgroups moves the process to the root of every cgroup hierarchy that it can see: the caller's may be frozen, starved or
@@ -204,10 +211,10 @@ type events struct{ listen, agent, holder, stop bool }
 // waiter waits for descriptors, for a moment of CLOCK_BOOTTIME (a relative timeout would stand still in a suspend), and for
 // SIGTERM.
 type waiter struct {
-	timer, signal int
-	spec          unix.ItimerSpec
-	fds           [5]unix.PollFd
-	buf           [128]byte
+	timer, stop int
+	spec        unix.ItimerSpec
+	fds         [5]unix.PollFd
+	buf         [8]byte
 }
 
 func newWaiter() (*waiter, error) {
@@ -215,29 +222,28 @@ func newWaiter() (*waiter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the deadman's timer: %w", err)
 	}
-	set := stopSignals(syscall.SIGTERM)
-	signal, err := unix.Signalfd(-1, &set, unix.SFD_NONBLOCK|unix.SFD_CLOEXEC)
+	stop, err := watchSignals()
 	if err != nil {
-		return nil, fmt.Errorf("make the deadman's signal descriptor: %w", err)
+		return nil, err
 	}
-	return &waiter{timer: timer, signal: signal}, nil
+	return &waiter{timer: timer, stop: stop}, nil
 }
 
 func (w *waiter) wait(at lease.Instant, listen, agent, hold int) events {
 	w.spec.Value = unix.NsecToTimespec(int64(at))
 	_ = unix.TimerfdSettime(w.timer, unix.TFD_TIMER_ABSTIME, &w.spec, nil)
-	for i, fd := range [...]int{w.timer, w.signal, listen, agent, hold} {
+	for i, fd := range [...]int{w.timer, w.stop, listen, agent, hold} {
 		w.fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 	}
 	if _, err := unix.Ppoll(w.fds[:], nil, nil); err != nil {
 		return events{}
 	}
 	if w.fds[0].Revents != 0 {
-		_, _ = unix.Read(w.timer, w.buf[:8])
+		_, _ = unix.Read(w.timer, w.buf[:])
 	}
 	e := events{listen: w.fds[2].Revents != 0, agent: w.fds[3].Revents != 0, holder: w.fds[4].Revents != 0}
 	if w.fds[1].Revents != 0 {
-		n, err := unix.Read(w.signal, w.buf[:])
+		n, err := unix.Read(w.stop, w.buf[:])
 		e.stop = err == nil && n == len(w.buf)
 	}
 	return e

@@ -62,6 +62,8 @@ func random(n *lease.Nonce) {
 	}
 }
 
+func ignoreSignals() {}
+
 func ownPidFD() int { return -1 }
 
 // killTimer does not exist here.

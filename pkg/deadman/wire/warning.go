@@ -11,7 +11,6 @@ var troubleText = [...]string{
 	NoKillTimer:    "there is no kill timer: a deadman that is stopped between check and pet may pet late",
 	NoSysrq:        "/proc/sysrq-trigger cannot be opened: the reset takes the slower way of reboot(2)",
 	NotHeldTwice:   "nobody else holds the watchdog's descriptor: the watchdog timeout counts twice",
-	NoSignalMask:   "signals could not be blocked: a stray one may end the deadman",
 	SoftwareDevice: "the watchdog is a software watchdog that can be unloaded, or of a virtual machine: its silence is no proof",
 	NoNowayout:     "the watchdog's driver is loaded without nowayout: who may open the device may stop it",
 	UnknownWayout:  "whether the watchdog can be stopped is unknown: the kernel does not say",

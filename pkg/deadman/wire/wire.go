@@ -137,7 +137,6 @@ const (
 	NoKillTimer            // the absolute kill timer
 	NoSysrq                // opening /proc/sysrq-trigger
 	NotHeldTwice           // nobody else holds the descriptor
-	NoSignalMask           // blocking signals
 	SoftwareDevice         // a software watchdog that does not count as independent
 	NoNowayout             // the watchdog can be stopped by who may open it
 	UnknownWayout          // whether it can be stopped is unknown
