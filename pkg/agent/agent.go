@@ -85,6 +85,7 @@ func New(opt Options) (*Agent, error) {
 		opt.Clock = deadman.BootClock{}
 	}
 	opt.instance = newNonce()
+	a := &Agent{log: opt.Logger.With("component", "agent"), changed: make(chan struct{}), fatal: make(chan error, 4)}
 	for _, dir := range []string{opt.Node.StateDir, opt.Node.RunDir, opt.Node.LogDir} {
 		if err := checkDir(dir); err != nil {
 			return nil, err
@@ -104,16 +105,17 @@ func New(opt Options) (*Agent, error) {
 	}
 	if opt.Runner == nil {
 		r, err := executor.NewRunner(executor.RunnerOptions{Dir: filepath.Join(opt.Node.StateDir, "runner"), Node: opt.Node.Name,
-			BootID: opt.BootID, Logger: opt.Logger})
+			BootID: opt.BootID, Logger: opt.Logger, TooLong: a.tooLong})
 		if err != nil {
 			return nil, fmt.Errorf("prepare the command runner: %w", err)
 		}
 		opt.Runner = r
 	}
 	if opt.Executors == nil {
-		opt.Executors = systemExecutors(opt.Runner, opt.Logger)
+		opt.Executors = systemExecutors(opt.Runner, a.lookAt, opt.Logger)
 	}
-	return &Agent{opt: opt, log: opt.Logger.With("component", "agent"), changed: make(chan struct{}), fatal: make(chan error, 4)}, nil
+	a.opt = opt
+	return a, nil
 }
 
 // Run runs the daemon until the context ends or something makes going on unsafe. A clean end stops no group: the next agent

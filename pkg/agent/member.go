@@ -159,6 +159,7 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.keepDeadman(ctx) })
 	m.work.Go(func() { m.watchLeadership(ctx) })
 	m.work.Go(func() { m.watchLinks(ctx) })
+	m.work.Go(func() { m.trimOutputs(ctx) })
 	go func() {
 		defer close(m.loopDone)
 		m.runLoop(ctx)
@@ -184,6 +185,22 @@ func (m *member) close() {
 	m.carriers.Wait()
 	m.work.Wait()
 	m.history.close()
+}
+
+// trimOutputs keeps the files of the applications' output within bounds.
+func (m *member) trimOutputs(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := m.runner.TrimOutputs(); err != nil {
+				m.log.Warn("trim the output of applications", "error", err)
+			}
+		}
+	}
 }
 
 func (m *member) view() *state.State { return m.fsm.newest.Load() }

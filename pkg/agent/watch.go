@@ -57,16 +57,14 @@ func (m *member) monitorConfig(d *cluster.Definition, r executor.Resource, gener
 			return m.runMethod(ctx, r, method)
 		},
 		Cleanup: func(ctx context.Context, method string) error {
-			if method != "" {
-				return m.runMethod(ctx, r, monitor.Method{Op: "cleanup", Path: method, Timeout: limitOf(r, jobStop)}).Err
-			}
-			return m.step(executor.WithGeneration(ctx, generation), r, jobStop).Err
+			return m.restarter(ctx, generation, r, jobStop, func(ctx context.Context, x executor.Restarter) error {
+				return x.Cleanup(ctx, r, method)
+			})
 		},
 		Restart: func(ctx context.Context, method string) error {
-			if method != "" {
-				return m.runMethod(ctx, r, monitor.Method{Op: "restart", Path: method, Timeout: limitOf(r, jobStart)}).Err
-			}
-			return m.step(executor.WithGeneration(ctx, generation), r, jobStart).Err
+			return m.restarter(ctx, generation, r, jobStart, func(ctx context.Context, x executor.Restarter) error {
+				return x.Restart(ctx, r, method)
+			})
 		}}
 	for _, name := range r.App.Monitors {
 		if a := d.ApplicationMonitor(name); a != nil {
@@ -74,6 +72,23 @@ func (m *member) monitorConfig(d *cluster.Definition, r executor.Resource, gener
 		}
 	}
 	return c
+}
+
+// restarter lets the application's executor clean up or start again, bounded in time.
+func (m *member) restarter(ctx context.Context, generation uint64, r executor.Resource, j job,
+	do func(context.Context, executor.Restarter) error) error {
+	x, ok := m.executors[r.Kind].(executor.Restarter)
+	if !ok {
+		return m.step(executor.WithGeneration(ctx, generation), r, j).Err
+	}
+	ctx, cancel := context.WithTimeout(executor.WithGeneration(ctx, generation), limitOf(r, j))
+	defer cancel()
+	err := do(ctx, x)
+	m.met.ExecutorRun(string(r.Kind))
+	if err != nil {
+		m.met.ExecutorFailed(string(r.Kind))
+	}
+	return err
 }
 
 func (m *member) runMethod(ctx context.Context, r executor.Resource, method monitor.Method) monitor.Outcome {

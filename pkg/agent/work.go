@@ -16,9 +16,10 @@ import (
 // the loop as a workDone. It does what it was told and reports what it saw; whether it may act was decided before.
 
 const (
-	stepTimeout = 30 * time.Second // for a resource that brings no timeout of its own
-	probeLimit  = 10 * time.Second
-	stepSlack   = 15 * time.Second // beyond a resource's own timeout, for killing and looking
+	stepTimeout  = 30 * time.Second // for a resource that brings no timeout of its own
+	probeLimit   = 10 * time.Second
+	checkTimeout = 30 * time.Minute // a file system's check may take long; config_too_long is raised meanwhile
+	stepSlack    = 15 * time.Second // beyond a resource's own timeout, for killing and looking
 )
 
 // job is a piece of work on a group.
@@ -96,6 +97,9 @@ func (m *member) startResource(ctx context.Context, t target, r executor.Resourc
 		return m.step(ctx, r, jobStart)
 	}
 	c := m.monitorConfig(t.definition, r, t.generation, false)
+	if err := m.blocked(r); err != nil {
+		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
+	}
 	if up, why := monitor.AlreadyUp(ctx, c); up {
 		return executor.Result{Status: executor.Running, Detail: why}
 	}
@@ -227,6 +231,8 @@ func limitOf(r executor.Resource, j job) time.Duration {
 		d = r.App.StopTimeout
 	case r.App != nil:
 		d = time.Minute
+	case r.FileSystem != nil && j == jobStart:
+		d = checkTimeout
 	case r.FileSystem != nil && r.FileSystem.StopTimeout > d:
 		d = r.FileSystem.StopTimeout
 	}
