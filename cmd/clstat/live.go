@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/gdamore/tcell/v2"
+	"golang.org/x/term"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/client"
@@ -16,7 +18,7 @@ const footer = "************************ f/forward, b/back, r/refresh, q/quit **
 
 // showLive follows the state on the terminal until the user or the context ends it.
 func showLive(ctx context.Context, c *client.Client, o options) error {
-	s, err := tcell.NewScreen()
+	s, err := newScreen()
 	if err == nil {
 		err = s.Init()
 	}
@@ -25,6 +27,19 @@ func showLive(ctx context.Context, c *client.Client, o options) error {
 	}
 	defer s.Fini()
 	return follow(ctx, s, c, o, time.Now)
+}
+
+// newScreen takes the terminal that it was given as input and output; where the input is none, the controlling one. The
+// library's own choice, the controlling terminal, is missing where a command was started in a session of its own.
+func newScreen() (tcell.Screen, error) {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return tcell.NewScreen()
+	}
+	tty, err := tcell.NewStdIoTty()
+	if err != nil {
+		return nil, err
+	}
+	return tcell.NewTerminfoScreenFromTty(tty)
 }
 
 // A news is an answer of the daemon, or its absence.

@@ -299,8 +299,8 @@ func stopGoal(nodes []string, manage string) goal {
 					}
 				}
 			}
-			if len(nodes) > 0 {
-				out = append(out, unsettled(st)...) // the others may have to take something over
+			if len(out) == 0 && len(nodes) > 0 {
+				out = unsettled(st) // the others may have to take something over
 			}
 			return out
 		},

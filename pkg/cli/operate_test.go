@@ -236,7 +236,7 @@ func TestAnUnknownOutcomeIsSaid(t *testing.T) {
 		return api.Reply{}, api.Errorf(api.CodeUncertain, "the leader was lost")
 	}
 	got := l.run("move", "rg", "rg1", "NODE=node2", "TIMEOUT=0.3")
-	if got.status != ExitFailed || !strings.Contains(got.errors, "not known whether it was done") {
+	if got.status != ExitFailed || !strings.Contains(got.errors, "it is not known whether it was done") {
 		t.Errorf("status %d, %q", got.status, got.errors)
 	}
 }

@@ -53,7 +53,7 @@ func (s *session) patience() time.Duration {
 	return *s.timeout
 }
 
-var errTimeUp = errors.New("time is up")
+var errTimeUp = errors.New("the daemon did not answer in the time given (TIMEOUT)")
 
 // limited gives a context the time that the whole command may take.
 func (s *session) limited(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -67,7 +67,7 @@ func send[T any](ctx context.Context, s *session, what string, write func(contex
 	defer cancel()
 	p := s.progress()
 	defer p.end()
-	var firstRefusal time.Time
+	began := time.Now()
 	uncertain := false
 	for {
 		reply, err := write(ctx)
@@ -75,14 +75,12 @@ func send[T any](ctx context.Context, s *session, what string, write func(contex
 			return reply, nil
 		}
 		again, mayBeDone := retryable(err)
-		uncertain = uncertain || mayBeDone
-		if firstRefusal.IsZero() {
-			firstRefusal = time.Now()
-		}
-		if !again || ctx.Err() != nil || time.Since(firstRefusal) > leaderPatience {
+		// A call that was broken off by its time, or by the user, was on its way.
+		uncertain = uncertain || mayBeDone || ctx.Err() != nil
+		if !again || ctx.Err() != nil || time.Since(began) > leaderPatience {
 			var zero T
 			if uncertain {
-				return zero, fail(ExitFailed, "%s: it is not known whether it was done: %w; look before you repeat it", what, err)
+				return zero, fail(ExitFailed, "%s: %w; it is not known whether it was done: look before you repeat it", what, err)
 			}
 			return zero, err
 		}
