@@ -209,8 +209,8 @@ func seconds[T any](a Attribute, at func(*T) *time.Duration) field[T] {
 		if err != nil {
 			return err
 		}
-		if t == 0 && a.Default != "0" && a.Default != "" {
-			return fmt.Errorf("it must be above 0 (nothing after the = sets the default, %s)", a.Default)
+		if t == 0 && a.Default != "0" {
+			return fmt.Errorf("it must be above 0 (nothing after the = sets the default)")
 		}
 		*at(o) = t
 		return nil

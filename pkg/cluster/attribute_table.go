@@ -412,10 +412,10 @@ func monitorClass() Class {
 			1, 1024, func(m *M) *int { return &m.InstanceCount }),
 		text(Attribute{Name: "MONITORMETHOD", Kind: KindPath, Doc: "the script of a custom monitor, without arguments; exit 0 is healthy"},
 			func(m *M) *string { return &m.MonitorMethod }),
-		seconds(Attribute{Name: "MONITORINTERVAL", Default: seconds0(DefaultMonitorInterval), Doc: "how often the script is asked; not back in this time it hangs"},
+		seconds(Attribute{Name: "MONITORINTERVAL", Default: formatSeconds(DefaultMonitorInterval), Doc: "how often the script is asked; not back in this time it hangs"},
 			func(m *M) *time.Duration { return &m.MonitorInterval }),
 		integer(Attribute{Name: "HUNGSIGNAL", Default: "9", Doc: "the signal for a script that hangs"}, 1, 63, func(m *M) *int { return &m.HungSignal }),
-		seconds(Attribute{Name: "STABILIZATION", Default: seconds0(DefaultStabilization), Doc: "what the application gets after its start to become healthy"},
+		seconds(Attribute{Name: "STABILIZATION", Doc: "what the application gets after its start until it is first seen well; none: 10 for Process, 60 for Custom"},
 			func(m *M) *time.Duration { return &m.Stabilization }),
 		field[M]{Attribute{Name: "RESTARTCOUNT", Aliases: []string{"RESTART_COUNT"}, Kind: KindInt, Default: "3",
 			Doc: "how often it is restarted before FAILUREACTION is taken"},
@@ -437,7 +437,7 @@ func monitorClass() Class {
 				return err
 			}},
 		seconds(Attribute{Name: "RESTARTINTERVAL", Aliases: []string{"RESTART_INTERVAL"},
-			Doc: "after how long a healthy application has its restarts back; none: 1.1 x RESTARTCOUNT x (STABILIZATION + MONITORINTERVAL)"},
+			Doc: "after how long a healthy application has its restarts back; none: 1.1 x RESTARTCOUNT x (STABILIZATION + MONITORINTERVAL), for Process without the latter"},
 			func(m *M) *time.Duration { return &m.RestartInterval }),
 		enum(Attribute{Name: "FAILUREACTION", Aliases: []string{"FAILURE_ACTION"}, Values: []string{"notify", "fallover"}, Default: "notify",
 			Doc: "when the restarts are used up: leave the group and tell, or move it"}, func(m *M) *string { return &m.FailureAction }, nil),
@@ -445,16 +445,14 @@ func monitorClass() Class {
 		text(Attribute{Name: "CLEANUPMETHOD", Kind: KindPath, Doc: "run before a restart; none: the stop script"}, func(m *M) *string { return &m.CleanupMethod }),
 		text(Attribute{Name: "RESTARTMETHOD", Kind: KindPath, Doc: "restarts the application; none: the start script"}, func(m *M) *string { return &m.RestartMethod }),
 	)
-	// The computed restart interval follows the values from which it was computed.
+	// What was a default follows the values from which it is computed: the type, the number of restarts, the times.
 	c.settle = func(d *Definition, name string) {
 		if m := d.ApplicationMonitor(name); m != nil {
-			drop(&m.RestartInterval, m.defaultRestartInterval())
+			m.sparse()
 		}
 	}
 	return c
 }
-
-func seconds0(d time.Duration) string { return formatSeconds(d) }
 
 // setMonitored makes the monitor one of the named controllers' and nobody else's.
 func setMonitored(d *Definition, m *ApplicationMonitor, v string) error {

@@ -219,6 +219,26 @@ func TestRenameAndForce(t *testing.T) {
 	}
 }
 
+// Defaults that are computed follow what they are computed from; what was set stays.
+func TestComputedDefaultsFollow(t *testing.T) {
+	d := session(t)
+	for _, w := range []struct{ line, interval, stabilization string }{
+		{"modify application_monitor app1_mon RESTARTCOUNT=10", "990", "60"},
+		{"modify application_monitor app1_mon TYPE=Process MONITORMETHOD= PROCESSES=db", "110", "10"},
+		{"modify application_monitor app1_mon RESTARTINTERVAL=500", "500", "10"},
+		{"modify application_monitor app1_mon RESTARTCOUNT=3", "500", "10"},
+		{"modify application_monitor app1_mon RESTARTINTERVAL=", "33", "10"},
+	} {
+		if err := do(t, d, w.line); err != nil {
+			t.Fatal(err)
+		}
+		interval, stabilization := get(t, d, "mon", "app1_mon", "RESTARTINTERVAL"), get(t, d, "mon", "app1_mon", "STABILIZATION")
+		if interval != w.interval || stabilization != w.stabilization {
+			t.Errorf("%s: RESTARTINTERVAL is %s, STABILIZATION %s; want %s, %s", w.line, interval, stabilization, w.interval, w.stabilization)
+		}
+	}
+}
+
 func TestFindClass(t *testing.T) {
 	for word, want := range map[string]string{"CLUSTER": "cluster", "cl": "cluster", "rg": "resource_group", "app": "application_controller",
 		"mon": "application_monitor", "sip": "service_ip", "resource": "resource_group", "fal": "fallback_timer", "fs": "file_system"} {

@@ -7,8 +7,9 @@ const (
 	DefaultStopTimeoutFileSystem = 10 * time.Second
 	DefaultStartTimeout          = 60 * time.Second
 	DefaultStopTimeout           = 60 * time.Second
-	DefaultMonitorInterval       = 10 * time.Second
-	DefaultStabilization         = 30 * time.Second
+	DefaultMonitorInterval       = 60 * time.Second // a method that is not back by then hangs, so it must not be short
+	DefaultProcessStabilization  = 10 * time.Second
+	DefaultCustomStabilization   = 60 * time.Second
 	DefaultRestartCount          = 3
 	DefaultHungSignal            = 9
 	DefaultInstanceCount         = 1
@@ -68,7 +69,7 @@ func (d *Definition) Defaults() {
 func (m *ApplicationMonitor) defaults() {
 	fill(&m.Mode, "longrunning")
 	fill(&m.MonitorInterval, DefaultMonitorInterval)
-	fill(&m.Stabilization, DefaultStabilization)
+	fill(&m.Stabilization, m.defaultStabilization())
 	fill(&m.HungSignal, DefaultHungSignal)
 	fill(&m.FailureAction, "notify")
 	fill(&m.InstanceCount, DefaultInstanceCount)
@@ -91,11 +92,21 @@ func (m *ApplicationMonitor) leastRestartInterval() time.Duration {
 	}
 	interval, stable := m.MonitorInterval, m.Stabilization
 	fill(&interval, DefaultMonitorInterval)
-	fill(&stable, DefaultStabilization)
+	fill(&stable, m.defaultStabilization())
+	if m.Type == "process" {
+		interval = 0 // The death of a process is seen at once, not at the next interval.
+	}
 	if interval < 0 || stable < 0 || interval > 24*time.Hour || stable > 24*time.Hour {
 		return 0
 	}
 	return time.Duration(n) * (interval + stable)
+}
+
+func (m *ApplicationMonitor) defaultStabilization() time.Duration {
+	if m.Type == "process" {
+		return DefaultProcessStabilization
+	}
+	return DefaultCustomStabilization
 }
 
 // defaultRestartInterval is a tenth above the least, as PowerHA computes it.
@@ -171,7 +182,7 @@ func (m *ApplicationMonitor) sparse() {
 	drop(&m.RestartInterval, m.defaultRestartInterval())
 	drop(&m.Mode, "longrunning")
 	drop(&m.MonitorInterval, DefaultMonitorInterval)
-	drop(&m.Stabilization, DefaultStabilization)
+	drop(&m.Stabilization, m.defaultStabilization())
 	drop(&m.HungSignal, DefaultHungSignal)
 	drop(&m.FailureAction, "notify")
 	drop(&m.InstanceCount, DefaultInstanceCount)

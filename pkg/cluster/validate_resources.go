@@ -97,7 +97,7 @@ func (v *validator) monitor(p string, m *ApplicationMonitor) {
 	v.inRange(p+"restart_count", *m.RestartCount, 0, 100)
 	if least := m.leastRestartInterval(); m.RestartInterval < least {
 		v.add(p+"restart_interval", "at least "+FormatDuration(least)+", or nothing",
-			"%v is below restart_count x (stabilization + monitor_interval): the restarts would be forgotten before they are used up", m.RestartInterval)
+			"%v is below what restart_count restarts may take: they would be forgotten before they are used up", m.RestartInterval)
 	}
 	v.script(p+"notify_method", m.NotifyMethod, false)
 	v.script(p+"cleanup_method", m.CleanupMethod, false)
@@ -157,7 +157,7 @@ func (v *validator) groups() {
 	}
 }
 
-// policies checks the combinations that PowerHA's verification allows.
+// policies checks the combinations that PowerHA's verification allows. A timer of a group that never falls back does no harm.
 func (v *validator) policies(p string, g *ResourceGroup) {
 	good := v.oneOf(p+"startup", string(g.Startup), "OHN", "OFAN", "OAAN", "OUDP")
 	good = v.oneOf(p+"fallover", string(g.Fallover), "FNPN", "FUDNP", "BO") && good
@@ -180,9 +180,6 @@ func (v *validator) policies(p string, g *ResourceGroup) {
 		if g.Fallback != NeverFallback {
 			v.add(p+"fallback", "NFB", "a group that is distributed at start (OUDP) cannot fall back")
 		}
-	}
-	if g.FallbackAt != "" && g.Fallback != FallbackToHigherPriority {
-		v.add(p+"fallback_at", "leave it out, or fallback FBHPN", "a group that never falls back (NFB) has no use for a timer")
 	}
 }
 

@@ -147,7 +147,8 @@ func TestValidate(t *testing.T) {
 		{"interval", func(d *Definition) { d.ApplicationMonitors[0].MonitorInterval = 1025 * time.Second }, "application_monitors[0].monitor_interval", "17m4s"},
 		{"stabilization", func(d *Definition) { d.ApplicationMonitors[0].Stabilization = 3601 * time.Second }, "application_monitors[0].stabilization", "1h"},
 		{"restart count", func(d *Definition) { n := 101; d.ApplicationMonitors[0].RestartCount = &n }, "application_monitors[0].restart_count", "0 to 100"},
-		{"restart interval", func(d *Definition) { d.ApplicationMonitors[0].RestartInterval = 119 * time.Second }, "application_monitors[0].restart_interval", "at least 2m"},
+		{"restart interval", func(d *Definition) { d.ApplicationMonitors[0].RestartInterval = 29 * time.Second }, "application_monitors[0].restart_interval", "at least 30s"},
+		{"restart interval of a method", func(d *Definition) { d.ApplicationMonitors[1].RestartInterval = 4 * time.Second }, "application_monitors[1].restart_interval", "at least 4.5s"},
 		{"signal", func(d *Definition) { d.ApplicationMonitors[0].HungSignal = 64 }, "application_monitors[0].hung_signal", "1 to 63"},
 		{"failure action", func(d *Definition) { d.ApplicationMonitors[0].FailureAction = "failover" }, "application_monitors[0].failure_action", `did you mean "fallover"`},
 		{"mode", func(d *Definition) { d.ApplicationMonitors[0].Mode = "x" }, "application_monitors[0].mode", "longrunning"},
@@ -165,7 +166,6 @@ func TestValidate(t *testing.T) {
 		{"FUDNP without policy", func(d *Definition) { d.ResourceGroups[3].NodePriorityPolicy = "" }, "resource_groups[3].node_priority_policy", "how to choose"},
 		{"policy without FUDNP", func(d *Definition) { d.ResourceGroups[0].NodePriorityPolicy = "cpu" }, "resource_groups[0].node_priority_policy", "FUDNP"},
 		{"script without least", func(d *Definition) { d.ResourceGroups[3].NodePriorityScript = "/x" }, "resource_groups[3].node_priority_script", "least or most"},
-		{"timer with NFB", func(d *Definition) { d.ResourceGroups[1].Fallback = "NFB" }, "resource_groups[1].fallback_at", "NFB"},
 		{"release failure", func(d *Definition) { d.ResourceGroups[1].OnReleaseFailure = "halt" }, "resource_groups[1].on_release_failure", "error, reset"},
 		{"weight", func(d *Definition) { d.ResourceGroups[1].Weight = -1 }, "resource_groups[1].weight", "-1"},
 

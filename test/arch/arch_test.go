@@ -301,7 +301,7 @@ func measures(f *ast.FuncDecl) bool {
 // sleep.
 func TestNobodySleepsInRealTime(t *testing.T) {
 	for _, s := range sources(t) {
-		if !s.test || strings.HasPrefix(s.pkg, "test/e2e") || slices.Contains(s.imports(), "testing/synctest") {
+		if !s.test || strings.HasPrefix(s.pkg, "test/e2e") || strings.HasSuffix(s.path, "/bench_test.go") || slices.Contains(s.imports(), "testing/synctest") {
 			continue
 		}
 		ast.Inspect(s.file, func(n ast.Node) bool {
