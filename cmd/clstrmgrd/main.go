@@ -60,7 +60,7 @@ func run(args []string, stderr io.Writer) int {
 	if *check {
 		return exitOK
 	}
-	log, closeLog, err := openLog(node, stderr)
+	log, closeLog, err := openLog(node)
 	if err != nil {
 		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
 		return exitError
@@ -92,15 +92,17 @@ func serve(node *config.Node, log *slog.Logger, stderr io.Writer) int {
 	return exitOK
 }
 
+// The structured log's size, and how many old ones are kept.
+const (
+	logSize = 16 << 20
+	logKeep = 7
+)
+
 // openLog writes the structured log to log/clstrmgr.debug below the log directory.
-func openLog(node *config.Node, stderr io.Writer) (*slog.Logger, func(), error) {
-	path := filepath.Join(node.LogDir, "log", "clstrmgr.debug")
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, nil, fmt.Errorf("create the log directory: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o640)
+func openLog(node *config.Node) (*slog.Logger, func(), error) {
+	f, err := agent.OpenLogFile(filepath.Join(node.LogDir, "log", "clstrmgr.debug"), logSize, logKeep)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the log: %w", err)
+		return nil, nil, err
 	}
 	var level slog.Level
 	if node.LogLevel != "" {

@@ -94,7 +94,7 @@ func (m *member) finishWork(d workDone) {
 		g.sentence = d.sentence
 	}
 	switch d.job {
-	case jobProbe:
+	case jobProbe, jobChange:
 		return
 	case jobStart:
 		m.met.Phase("acquire", d.took)
@@ -176,18 +176,6 @@ func (m *member) commitArmed(view *state.State) {
 		fact.Waived = view.Definition.Settings.WaiveTimeProof
 	}
 	m.once("armed/"+n.arming, &state.Command{Armed: &state.Armed{Fact: fact, Arming: n.arming}})
-}
-
-// keepPersistentIPs takes this node's persistent addresses, beside the loop.
-func (m *member) keepPersistentIPs(view *state.State) {
-	list, err := persistentIPsOf(view.Definition, m.name)
-	if err != nil {
-		m.log.Error("persistent addresses", "error", err)
-		return
-	}
-	for _, r := range list {
-		m.work.Go(func() { m.step(m.loop.ctx, r, jobStart) })
-	}
 }
 
 // announce tells the networks again where the addresses held here are.

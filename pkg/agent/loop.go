@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -13,9 +14,10 @@ import (
 
 // loopState is what only the loop touches.
 type loopState struct {
-	ctx     context.Context
-	node    nodeState_ // this node's groups, grant and deadman
-	defined uint64     // the definition version that was put into effect here
+	ctx        context.Context
+	node       nodeState_ // this node's groups, grant and deadman
+	defined    uint64     // the definition version that was put into effect here
+	definition *cluster.Definition
 
 	changingVoters bool
 	suspectLeader  lease.Instant     // when the leader fell silent; 0: it did not
@@ -363,5 +365,6 @@ func (m *member) putIntoEffect(view *state.State) {
 	if err := saveFriends(m.opt.Node.StateDir, friends); err != nil {
 		m.log.Warn("store the list of members", "error", err)
 	}
-	m.keepPersistentIPs(view)
+	m.followDefinition(m.loop.definition, view.Definition)
+	m.loop.definition = view.Definition
 }

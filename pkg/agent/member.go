@@ -169,6 +169,7 @@ func (m *member) start(ctx context.Context) {
 // close ends this node's part without stopping any group: what runs here goes on, under the deadman's eye.
 func (m *member) close() {
 	if m.stop != nil {
+		m.handOver()
 		m.stop(errors.New("the daemon stops"))
 		<-m.loopDone
 	}

@@ -387,6 +387,9 @@ func (m *member) tendVoters(led *leadership, view *state.State) {
 		return
 	}
 	servers := m.raft.Configuration()
+	if m.removeStrangers(led, view.Definition, servers) {
+		return
+	}
 	changes := consensus.PlanVoters(m.voterMembers(view, servers))
 	if len(changes) == 0 {
 		return

@@ -70,7 +70,7 @@ func (m *member) localView(view *state.State, now lease.Instant) scheduler.Local
 
 func busyOf(j job) scheduler.Busy {
 	switch j {
-	case jobProbe:
+	case jobProbe, jobChange:
 		return scheduler.Probing
 	case jobStart:
 		return scheduler.Starting

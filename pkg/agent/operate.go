@@ -167,6 +167,30 @@ func (m *member) request(ctx context.Context, who api.Caller, r api.Request) (ap
 			return reply, nil
 		}
 	}
+	if r.Op == api.OpStart && r.Placement == api.PlacementHome {
+		return m.bringHome(ctx, who, r, reply)
+	}
+	return reply, nil
+}
+
+// bringHome asks for each group that is nowhere online on its home node, where that is up.
+func (m *member) bringHome(ctx context.Context, who api.Caller, r api.Request, reply api.Reply) (api.Reply, error) {
+	view := m.view()
+	for i := range view.Definition.ResourceGroups {
+		g := &view.Definition.ResourceGroups[i]
+		if held, _ := view.Group(g.Name).Holder(); held != "" || g.Concurrent() || len(g.Nodes) == 0 || !view.Node(g.Nodes[0]).Up() {
+			continue
+		}
+		one, err := m.request(ctx, who, api.Request{ID: r.ID + "." + g.Name, Op: api.OpOnline, Groups: []string{g.Name}, Node: g.Nodes[0], Reason: r.Reason})
+		if err != nil {
+			return reply, err
+		}
+		if one.Refused != "" {
+			reply.Warnings = append(reply.Warnings, one.Refused)
+			continue
+		}
+		reply.Index, reply.Already = max(reply.Index, one.Index), reply.Already && one.Already
+	}
 	return reply, nil
 }
 
