@@ -166,6 +166,8 @@ func (w *world) prove(name string) {
 func (w *world) join(name string) {
 	if m := w.machines[name]; !m.alive || m.silent {
 		w.boot(name)
+	} else if w.s.Nodes[name].Up() {
+		return
 	}
 	w.request(state.Command{NodeServices: &state.NodeServices{Nodes: []string{name}, Start: state.StartAuto}})
 }
@@ -218,7 +220,7 @@ func (w *world) wait(d time.Duration) {
 
 // settle lets leader and nodes go on until nothing more is planned, and returns when a timer will change that.
 func (w *world) settle() time.Time {
-	limit := 200 + 40*len(w.def.ResourceGroups)*(1+len(w.def.Nodes)) // far beyond what any chain needs
+	limit := 100 + 10*len(w.def.ResourceGroups)*(1+len(w.def.Nodes)) // far beyond what any chain needs
 	for round := 0; round < limit; round++ {
 		acted := w.nodesAct()
 		plan := scheduler.Plan(w.s, w.now)

@@ -290,7 +290,8 @@ func (m *model) admitServices(c *state.NodeServices) Admission {
 		}
 		st := m.nodes[k].st
 		on := st.Services == state.ServicesOn || st.Services == state.ServicesManual
-		same := c.Start != "" && on || c.Stop != "" && (st.Services == state.ServicesOff || st.Services == "")
+		off := st.Services == state.ServicesOff || st.Services == "" || st.Dead != nil
+		same := c.Start != "" && on && st.Dead == nil || c.Stop != "" && off
 		already = already && same
 	}
 	return Admission{Already: already}

@@ -435,10 +435,7 @@ const (
 // well: the set would only go round in circles.
 func (m *model) marked(members []int, k int) marking {
 	worst := unmarked
-	window := m.def.Settings.FailureWindow
-	if window <= 0 {
-		window = time.Hour
-	}
+	window := m.window()
 	chain := m.tried(members)
 	for _, i := range members {
 		g := &m.groups[i]
@@ -520,6 +517,7 @@ func (m *model) nobody(members, candidates []int, in intent, s situation) choice
 		o, of := m.obstacle(members, k, s)
 		if o.bar == barNone {
 			o, of = obstacle{bar: barMarked}, m.markedMember(members, k)
+			m.wakeForMarks(members, k)
 		}
 		c.network = c.network || o.bar == barNetwork
 		why = append(why, m.sentence(of, &m.nodes[k], o))
@@ -533,6 +531,29 @@ func (m *model) nobody(members, candidates []int, in intent, s situation) choice
 		c.why = "no node can take it: " + strings.Join(why, "; ")
 	}
 	return c
+}
+
+// wakeForMarks plans again when the node's marks are older than the failure window.
+func (m *model) wakeForMarks(members []int, k int) {
+	var until time.Time
+	for _, i := range members {
+		if mk := m.groups[i].st.Marks[m.nodes[k].name]; mk != nil && mk.Kind == state.MarkApplication {
+			if at := mk.At.Add(m.window()); at.After(until) {
+				until = at
+			}
+		}
+	}
+	if until.After(m.now) {
+		m.wake(until)
+	}
+}
+
+// window is how long an application's failure keeps a node from being taken.
+func (m *model) window() time.Duration {
+	if w := m.def.Settings.FailureWindow; w > 0 {
+		return w
+	}
+	return time.Hour
 }
 
 func (m *model) markedMember(members []int, k int) *group {

@@ -60,7 +60,7 @@ func (s *State) servicesRefused(name string, c *NodeServices) string {
 		return cannot + "its daemon has not been seen yet"
 	case n.Dead != nil:
 		return cannot + "the node is dead (" + n.Dead.String() + ") and has not booted since"
-	case n.Lost != nil && c.Start != "":
+	case n.Lost != nil:
 		return cannot + "the node is silent (" + n.Lost.Sentence + ")"
 	case c.Start != "" && c.Start != StartAuto && c.Start != StartManual:
 		return cannot + "there is no start mode " + string(c.Start)
