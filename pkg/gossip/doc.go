@@ -6,7 +6,7 @@
 //
 // The rings are tuned for few nodes and little CPU time. What a ring costs is waking up: a process that wakes for anything at
 // all pays 0.1 to 0.2 ms on a virtual machine that was idle, and memberlist's own work is small beside that. In the default
-// profile a member wakes about five times a second per network: for its own probe, the answer, somebody else's probe, and the
+// profile a member wakes about four times a second per network: for its own probe, the answer, somebody else's probe, and the
 // broadcast tick.
 //
 // memberlist never heals a partition of two nodes by itself, nor one in which all members of the other side were declared dead
