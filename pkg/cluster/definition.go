@@ -109,12 +109,14 @@ type ApplicationMonitor struct {
 	Owner         string   `json:"owner,omitempty"`          // process monitor: user name
 	InstanceCount int      `json:"instance_count,omitempty"` // default 1
 
-	MonitorMethod   string        `json:"monitor_method,omitempty"` // custom monitor: absolute path, exit 0 = healthy
-	MonitorInterval time.Duration `json:"monitor_interval,omitempty"`
-	HungSignal      int           `json:"hung_signal,omitempty"` // default 9
+	MonitorMethod   string        `json:"monitor_method,omitempty"`   // custom monitor: absolute path, exit 0 = healthy
+	MonitorInterval time.Duration `json:"monitor_interval,omitempty"` // custom monitor: how often, and how long it may take; default 60 s
+	HungSignal      int           `json:"hung_signal,omitempty"`      // default 9
 
-	Stabilization   time.Duration `json:"stabilization,omitempty"`
-	RestartCount    *int          `json:"restart_count,omitempty"` // default 3
+	// Stabilization is what the application gets until it is first seen well: default 10 s (process), 60 s (custom).
+	Stabilization time.Duration `json:"stabilization,omitempty"`
+	RestartCount  *int          `json:"restart_count,omitempty"` // default 3
+	// RestartInterval without a failure gives the restarts back; default a tenth more than all of them may take.
 	RestartInterval time.Duration `json:"restart_interval,omitempty"`
 	FailureAction   string        `json:"failure_action,omitempty"` // "notify" (default) or "fallover"
 	NotifyMethod    string        `json:"notify_method,omitempty"`
@@ -150,7 +152,7 @@ type Settings struct {
 	// that handle groups; default 180 s.
 	MaxEventTime time.Duration `json:"max_event_time,omitempty"`
 	MaxGroupTime time.Duration `json:"max_group_time,omitempty"`
-	// LastStanding lets the last of three nodes run on alone; see design.md 5.
+	// LastStanding lets the last of three nodes run on alone, acknowledging what it alone has stored.
 	LastStanding bool `json:"last_standing,omitempty"`
 	// WaiveTimeProof lets class "process" deadmans give proof by time; printed with the guarantees.
 	WaiveTimeProof bool `json:"waive_time_proof,omitempty"`

@@ -11,7 +11,7 @@ type Fallover string
 // Fallback says whether a group returns when a better node comes back.
 type Fallback string
 
-// The policies, in PowerHA's abbreviations (powerha.md 4.2).
+// The policies, in PowerHA's abbreviations.
 const (
 	OnlineOnHomeNode         Startup  = "OHN"  // only on the first node of the list
 	OnlineOnFirstAvailable   Startup  = "OFAN" // on the first node that joins, after the settling time
