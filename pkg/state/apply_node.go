@@ -66,7 +66,6 @@ func endedByTime(n *Node) bool { return !n.Forced && n.Dead != nil && n.Dead.Kin
 func (t *tx) newIncarnation(c *NodeBoot) {
 	old := t.s.Nodes[c.Node]
 	def := t.s.Definition.Node(c.Node)
-	reset := old.Incarnation > 0 && (old.Dead == nil || old.Dead.Kind != ProofCleanStop) && old.Armed != nil && c.BootID != old.BootID
 	sameBoot := old.Incarnation > 0 && c.BootID == old.BootID
 
 	if old.Incarnation > 0 && old.Dead == nil {
@@ -101,13 +100,20 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 	w.Dead, w.Lost, w.Armed, w.Arming, w.Forced, w.Resetting, w.Fencing = nil, nil, nil, "", false, "", nil
 	w.NetworksDown, w.Measures = nil, Measures{}
 	w.Services, w.StopMode, w.UpSince = ServicesOff, "", 0
-	t.event(EventNodeBoot, c.Node, "", "node %s has booted: incarnation %d", c.Node, w.Incarnation)
-	if reset {
+	t.event(EventNodeBoot, c.Node, "", "node %s has booted: incarnation %d%s", c.Node, w.Incarnation, afterReset(c.Reset))
+	if c.Reset != "" && !sameBoot {
 		t.restrain(w)
 	}
 	if started && (def.StartOnBoot == nil || *def.StartOnBoot) {
 		t.startServices(c.Node, StartAuto)
 	}
+}
+
+func afterReset(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ", after a reset: " + why
 }
 
 // outlive keeps the old incarnation in mind if it still holds something, because the boot did not prove its end.

@@ -109,9 +109,13 @@ type NodeBoot struct {
 	Replaces uint64 `json:"replaces"`       // the incarnation that it follows; 0 for the first
 	// AllStopped: this boot's first probe found every exclusive resource of the node stopped. With it the boot is proof of
 	// the replaced incarnation's end, unless the platform may run two copies of the node.
-	AllStopped bool   `json:"all_stopped"`
-	Format     int    `json:"format,omitempty"`
-	Version    string `json:"version,omitempty"`
+	AllStopped bool `json:"all_stopped"`
+	// Reset says that the machine was reset by its own deadman or watchdog, as far as it knows (a note that the deadman left
+	// behind, or the device's boot status), and why. Too many such boots in a row quarantine the node; a crash or a power-off
+	// by the fence device does not count.
+	Reset   string `json:"reset,omitempty"`
+	Format  int    `json:"format,omitempty"`
+	Version string `json:"version,omitempty"`
 }
 
 // BootRandom records the value that the node's store proposed at this boot, for the check against amnesia.

@@ -459,8 +459,9 @@ func TestQuarantineAfterThreeResets(t *testing.T) {
 	l := newLog(t, three())
 	l.up("n1", "n2", "n3")
 	for i := uint64(1); i <= 3; i++ {
-		l.arm("n1", i)
-		l.boot("n1", fmt.Sprintf("n1-boot%d", i+1), i, true)
+		l.arm("n1", 2*i-1)
+		l.boot("n1", fmt.Sprintf("n1-crash%d", i), 2*i-1, true) // a crash does not count
+		l.ok(Command{NodeBoot: &NodeBoot{Node: "n1", BootID: fmt.Sprintf("n1-boot%d", i+1), Replaces: 2 * i, AllStopped: true, Reset: "lease lost"}})
 	}
 	l.refused(l.acquire("a", "n1"))
 	l.ok(Command{ClearNode: &ClearNode{Node: "n1"}})
