@@ -20,7 +20,8 @@ const (
 	DefaultMaxConns     = 256              // per listener; one caller gets a quarter
 	DefaultWriteTimeout = 60 * time.Second // for one write in the backend
 	readHeaderTimeout   = 5 * time.Second
-	readTimeout         = 15 * time.Second
+	bodyTimeout         = 15 * time.Second // for a caller to send its request's body
+	answerTimeout       = 30 * time.Second // for a caller to take its answer
 	idleTimeout         = 2 * time.Minute
 	maxHeader           = 16 << 10
 )
@@ -48,6 +49,7 @@ type Config struct {
 type Server struct {
 	cfg   Config
 	audit *slog.Logger
+	body  time.Duration
 
 	mu      sync.Mutex
 	closed  bool
@@ -77,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Audit = cfg.Log
 	}
 	base, stop := context.WithCancel(context.Background())
-	return &Server{cfg: cfg, audit: cfg.Audit, base: base, stop: stop}, nil
+	return &Server{cfg: cfg, audit: cfg.Audit, body: bodyTimeout, base: base, stop: stop}, nil
 }
 
 // ServeLocal serves the unix socket until Close, and returns nil then. Its callers are known by their peer credentials.
@@ -114,10 +116,11 @@ func (s *Server) Close() {
 }
 
 func (s *Server) serve(l net.Listener, h http.Handler, conn func(context.Context, net.Conn) context.Context) error {
+	// There is no ReadTimeout: it would also end the context of a call that waits, since the server goes on reading to notice a
+	// caller that leaves. Bodies and answers have their own deadlines.
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
