@@ -38,12 +38,10 @@ type initConfig struct {
 
 // toInit is an order.
 type toInit struct {
-	Op     string   `json:"op"` // "exec" with connection, stdin, stdout, stderr; "kill"
-	Argv   []string `json:"argv,omitempty"`
-	Env    []string `json:"env,omitempty"`
-	Dir    string   `json:"dir,omitempty"`
-	PID    int      `json:"pid,omitempty"`
-	Signal int      `json:"signal,omitempty"`
+	Op   string   `json:"op"` // "exec", with connection, stdin, stdout, stderr
+	Argv []string `json:"argv,omitempty"`
+	Env  []string `json:"env,omitempty"`
+	Dir  string   `json:"dir,omitempty"`
 }
 
 // fromInit is a report.
@@ -169,14 +167,11 @@ func (n *nodeInit) serve() int {
 		if err != nil {
 			return 0
 		}
-		switch {
-		case m.Op == "exec" && len(files) == 4:
+		if m.Op == "exec" && len(files) == 4 {
 			go n.exec(m, files)
-			continue
-		case m.Op == "kill" && m.PID > 1:
-			_ = unix.Kill(m.PID, unix.Signal(m.Signal))
+		} else {
+			closeAll(files)
 		}
-		closeAll(files)
 	}
 }
 

@@ -561,4 +561,8 @@ func change(c cable, req lab.Request) (cable, error) {
 }
 
 // kill ends one of the product's daemons with SIGKILL.
-func (n *node) kill(what string) error { return n.signalDaemon(what, unix.SIGKILL) }
+func (n *node) kill(what string) error {
+	n.orders.Lock()
+	defer n.orders.Unlock()
+	return n.signalDaemon(what, unix.SIGKILL)
+}

@@ -73,8 +73,49 @@ func (n *node) signalDaemon(what string, sig unix.Signal) error {
 	case d.PID == 0:
 		return fmt.Errorf("%s has no %s running", n.name, what)
 	}
+	run := n.current()
+	if run == nil {
+		return fmt.Errorf("%s is %s", n.name, n.getState())
+	}
+	pid, err := outerPID(run.cmd.Process.Pid, d.PID)
+	if err != nil {
+		return fmt.Errorf("find the %s of %s: %w", what, n.name, err)
+	}
+	if err := unix.Kill(pid, sig); err != nil {
+		return fmt.Errorf("signal the %s of %s: %w", what, n.name, err)
+	}
 	n.event(map[unix.Signal]string{unix.SIGSTOP: "pause", unix.SIGCONT: "resume", unix.SIGKILL: "kill"}[sig], what)
-	return n.tell(toInit{Op: "kill", PID: d.PID, Signal: int(sig)})
+	return nil
+}
+
+// outerPID finds the process that has the number inside among the descendants of a node's init. The supervisor signals it
+// itself, since the init may be stopped.
+func outerPID(init, inside int) (int, error) {
+	pids, err := descendants(init)
+	if err != nil {
+		return 0, err
+	}
+	depth := len(namespacePIDs(init))
+	for _, pid := range pids {
+		if ids := namespacePIDs(pid); len(ids) == depth && depth > 0 && ids[depth-1] == strconv.Itoa(inside) {
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("no process has the number %d there", inside)
+}
+
+// namespacePIDs lists the numbers of a process, in this process's PID namespace first, in its own last.
+func namespacePIDs(pid int) []string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return nil
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if ids, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			return strings.Fields(ids)
+		}
+	}
+	return nil
 }
 
 // quietRounds is how many rounds in a row must find everything stopped when some of it is inside the kernel: such a process

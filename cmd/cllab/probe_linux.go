@@ -38,7 +38,7 @@ func (o *probeOptions) flags(cmd *cobra.Command) {
 	f.DurationVar(&o.interval, "interval", 10*time.Millisecond, "time between attempts")
 	f.DurationVar(&o.length, "for", 0, "how long (default: until interrupted)")
 	f.DurationVar(&o.timeout, "timeout", time.Second, "how long each attempt waits")
-	f.DurationVar(&o.threshold, "min", 0, "shortest time without answers that counts (default: 5 intervals)")
+	f.DurationVar(&o.threshold, "min", 0, "shortest time without answers that counts, the client's own pauses taken off (default: 5 intervals)")
 	f.BoolVar(&o.udp, "udp", false, "ask by UDP datagrams instead of TCP connections")
 	f.BoolVar(&o.connectOnly, "connect", false, "take an accepted TCP connection for an answer")
 	f.StringVarP(&o.format, "output", "o", "text", "output form: text, json (one report at the end) or jsonl (each event as it comes)")
@@ -116,11 +116,11 @@ type prober struct {
 	o      probeOptions
 	out    io.Writer
 	report lab.ProbeReport
-	last   time.Time // of the last answer; before the first, of the begin
-	silent bool      // an outage is going on
-	begun  time.Time // of the last attempt
-	gap    time.Duration
-	asked  int // attempts begun since the last answer
+	last   time.Time     // of the last answer; before the first, of the begin
+	silent bool          // an outage is going on
+	begun  time.Time     // of the last attempt
+	gap    time.Duration // the longest time without an attempt since the last answer: that silence is the client's own
+	asked  int           // attempts begun since the last answer
 }
 
 func runProbe(ctx context.Context, o probeOptions, out io.Writer) error {
@@ -196,7 +196,7 @@ func (p *prober) take(r attempt) {
 	}
 	if p.report.Answers == 1 {
 		p.report.First = r.from
-	} else if length := r.end.Sub(p.last); length > p.o.threshold {
+	} else if length := r.end.Sub(p.last); length-p.gap > p.o.threshold {
 		p.endOutage(lab.Outage{Begin: p.last, End: r.end, Length: length, Before: p.report.Last, After: r.from})
 	}
 	before := p.report.Last
@@ -214,7 +214,7 @@ func (p *prober) endOutage(o lab.Outage) {
 
 // checkSilence tells about an outage when it is one, not only when it is over.
 func (p *prober) checkSilence(now time.Time) {
-	if !p.silent && p.report.Answers > 0 && now.Sub(p.last) > p.o.threshold {
+	if !p.silent && p.report.Answers > 0 && now.Sub(p.last)-p.gap > p.o.threshold {
 		p.silent = true
 		p.emit(lab.ProbeEvent{Event: "silent", Time: p.last, From: &p.report.Last})
 	}
@@ -223,7 +223,7 @@ func (p *prober) checkSilence(now time.Time) {
 func (p *prober) finish() {
 	p.report.End = time.Now()
 	p.report.Pending = p.report.Attempts - p.report.Answers - p.report.Failed
-	if length := p.report.End.Sub(p.last); p.report.Answers > 0 && length > p.o.threshold {
+	if length := p.report.End.Sub(p.last); p.report.Answers > 0 && length-p.gap > p.o.threshold {
 		p.endOutage(lab.Outage{Begin: p.last, End: p.report.End, Length: length, Open: true, Before: p.report.Last})
 	}
 	p.emit(lab.ProbeEvent{Event: "report", Time: p.report.End, Report: &p.report})

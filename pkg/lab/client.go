@@ -79,8 +79,10 @@ func (c Client) Call(ctx context.Context, req Request) (*Reply, error) {
 		r, err := readReply(conn)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		} else if errors.Is(err, io.EOF) && req.Op == OpDown {
+		} else if gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET); gone && req.Op == OpDown {
 			return &Reply{Done: true}, nil
+		} else if gone {
+			return nil, fmt.Errorf("%w any more: it went down during %s %s", ErrNotRunning, req.Op, req.Node)
 		} else if err != nil {
 			return nil, fmt.Errorf("wait for the lab's supervisor (%s %s): %w", req.Op, req.Node, err)
 		} else if r.Error != "" {
@@ -118,7 +120,7 @@ func (c Client) Events(ctx context.Context, f func(Event) bool) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
 			return fmt.Errorf("%w any more", ErrNotRunning)
 		case err != nil:
 			return err

@@ -10,8 +10,9 @@ type ProbeReport struct {
 	End      time.Time     `json:"end"`
 	Interval time.Duration `json:"interval"` // between attempts: the resolution of all times here
 	// WorstGap is the longest time in which the client itself began no attempt. Outages are known no better than that.
-	WorstGap  time.Duration `json:"worst_gap"`
-	Threshold time.Duration `json:"threshold"` // a time without answers counts as an outage when it is longer
+	WorstGap time.Duration `json:"worst_gap"`
+	// Threshold is how long a time without answers must be to count as an outage, apart from the client's longest own pause in it.
+	Threshold time.Duration `json:"threshold"`
 	Attempts  int           `json:"attempts"`
 	Answers   int           `json:"answers"`
 	Failed    int           `json:"failed"`  // attempts that were refused, reset or not answered in time
