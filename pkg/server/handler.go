@@ -72,10 +72,8 @@ func (s *Server) run(rt route, caller func(*http.Request) (api.Caller, error), w
 	if rt.write {
 		s.record(rt, c, answer, err, time.Since(began))
 	}
-	// What the caller still sends is thrown away by the HTTP server, which must not take for ever.
-	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(s.body))
-	_ = deadline.SetWriteDeadline(time.Now().Add(answerTimeout))
+	// Fails only for a writer that is no connection.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -153,9 +151,6 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 
 // body reads one JSON value, strictly: what is not understood is an error, because it would be ignored otherwise.
 func (c *call) body(v any) error {
-	deadline := http.NewResponseController(c.w)
-	_ = deadline.SetReadDeadline(time.Now().Add(c.s.body))
-	defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
 	d := json.NewDecoder(c.r.Body)
 	d.DisallowUnknownFields()
 	err := d.Decode(v)

@@ -116,11 +116,13 @@ func (s *Server) Close() {
 }
 
 func (s *Server) serve(l net.Listener, h http.Handler, conn func(context.Context, net.Conn) context.Context) error {
-	// There is no ReadTimeout: it would also end the context of a call that waits, since the server goes on reading to notice a
-	// caller that leaves. Bodies and answers have their own deadlines.
+	// ReadTimeout bounds the sending of a request and not the waiting after it: the HTTP server takes the deadline away once it
+	// has the body (a test holds it to that). There is no WriteTimeout, which would count from the request's begin; an answer
+	// has a deadline of its own.
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       s.body,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
