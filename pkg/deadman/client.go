@@ -102,7 +102,8 @@ type Client struct {
 	figures wire.Figures
 }
 
-// Connect connects to the deadman that serves the socket and gives it the settings, which must fit its watchdog.
+// Connect connects to the deadman that serves the socket and gives it the settings, which must fit its watchdog. An armed
+// deadman whose watchdog needs another timeout for them sets it with its next pet, so after Connect.
 func Connect(ctx context.Context, socket string, s Settings) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
@@ -119,7 +120,7 @@ func Attach(ctx context.Context, conn net.Conn, s Settings) (*Client, error) {
 		waiting: map[uint32]chan wire.Code{}, known: make(chan struct{}),
 	}
 	go c.read()
-	err := c.Update(ctx, s)
+	err := c.settings(ctx, s, false)
 	if err == nil {
 		err = c.awaitInfo(ctx)
 	}
@@ -145,7 +146,10 @@ func (c *Client) awaitInfo(ctx context.Context) error {
 // Update gives the deadman other settings. Under an arming a new watchdog timeout is set together with the next pet, so
 // Update returns only after the next grant. What makes a proof later (a larger watchdog timeout or age) is to be committed before
 // Update, what makes it earlier after it; Info has the timeout that is then in force.
-func (c *Client) Update(ctx context.Context, s Settings) error {
+func (c *Client) Update(ctx context.Context, s Settings) error { return c.settings(ctx, s, true) }
+
+// settings gives the deadman settings. final says that it is not enough for them to be taken: they must be in force.
+func (c *Client) settings(ctx context.Context, s Settings, final bool) error {
 	if bad := s.Params.Validate(); len(bad) > 0 {
 		return fmt.Errorf("give settings to the deadman: %w", errors.Join(bad...))
 	}
@@ -153,9 +157,9 @@ func (c *Client) Update(ctx context.Context, s Settings) error {
 		return fmt.Errorf("give settings to the deadman: mode %q is neither %s nor %s", s.Mode, lease.ModeReset, lease.ModeEvent)
 	}
 	p := s.Params
-	return c.call(ctx, "give settings to the deadman", wire.Message{Kind: wire.Hello, Settings: wire.Settings{
+	return c.ask(ctx, "give settings to the deadman", wire.Message{Kind: wire.Hello, Settings: wire.Settings{
 		Watchdog: p.Watchdog, Hard: p.Hard, MaxAge: p.MaxAge, Margin: p.Margin, Renew: p.Renew, ModeEvent: s.Mode == lease.ModeEvent,
-	}})
+	}}, final)
 }
 
 // Info describes the deadman as it last described itself.
@@ -257,9 +261,14 @@ func (c *Client) TestWatchdog(context.Context) error {
 	return fmt.Errorf("measure the watchdog: %w: it resets the node, and what measures it must run on another one", errors.ErrUnsupported)
 }
 
-// call sends a frame and waits for its answer.
+// call sends a frame and waits for its final answer.
 func (c *Client) call(ctx context.Context, doing string, m wire.Message) error {
-	answer := make(chan wire.Code, 1)
+	return c.ask(ctx, doing, m, true)
+}
+
+// ask sends a frame and waits for its answer: the final one, or any.
+func (c *Client) ask(ctx context.Context, doing string, m wire.Message, final bool) error {
+	answer := make(chan wire.Code, 2)
 	c.mu.Lock()
 	c.seq++
 	m.Seq = c.seq
@@ -280,18 +289,23 @@ func (c *Client) call(ctx context.Context, doing string, m wire.Message) error {
 		defer t.Stop()
 		timeout = t.C
 	}
-	select {
-	case code := <-answer:
-		if code != wire.OK {
+	for {
+		select {
+		case code := <-answer:
+			switch {
+			case code == wire.OK, code == wire.Pending && !final:
+				return nil
+			case code == wire.Pending:
+				continue
+			}
 			return fmt.Errorf("%s: %w", doing, &AnswerError{Code: code})
+		case <-c.done:
+			return fmt.Errorf("%s: %w", doing, c.Err())
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+		case <-timeout:
+			return fmt.Errorf("%s: %w", doing, ErrNoAnswer)
 		}
-		return nil
-	case <-c.done:
-		return fmt.Errorf("%s: %w", doing, c.Err())
-	case <-ctx.Done():
-		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
-	case <-timeout:
-		return fmt.Errorf("%s: %w", doing, ErrNoAnswer)
 	}
 }
 
@@ -356,8 +370,13 @@ func (c *Client) take(m *wire.Message) {
 	case wire.Ack:
 		c.mu.Lock()
 		if answer := c.waiting[m.Seq]; answer != nil {
-			answer <- m.Code // holds one: each frame is answered once
-			delete(c.waiting, m.Seq)
+			select {
+			case answer <- m.Code:
+			default: // more answers than a deadman gives
+			}
+			if m.Code != wire.Pending {
+				delete(c.waiting, m.Seq)
+			}
 		}
 		c.mu.Unlock()
 	}

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -106,6 +107,7 @@ type Deadman struct {
 type agentConn struct {
 	id   uint64
 	conn net.Conn
+	in   chan [wire.Size]byte
 	out  chan wire.Message
 }
 
@@ -197,10 +199,11 @@ func (d *Deadman) Dial() (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	d.hangUp()
 	d.conn++
-	a := &agentConn{id: d.conn, conn: ours, out: make(chan wire.Message, 256)}
+	a := &agentConn{id: d.conn, conn: ours, in: make(chan [wire.Size]byte, 256), out: make(chan wire.Message, 256)}
 	d.agent = a
 	d.k.Connected(a.id)
 	d.wg.Go(func() { d.read(a) })
+	d.wg.Go(func() { d.serve(a) })
 	d.wg.Go(func() { a.writeAll() })
 	d.nudge()
 	return theirs, nil
@@ -228,33 +231,43 @@ func (a *agentConn) writeAll() {
 	}
 }
 
+// read takes frames off the connection as a socket's buffer does, whether the deadman runs or is stopped.
 func (d *Deadman) read(a *agentConn) {
-	var b [wire.Size]byte
-	var m wire.Message
-	for at := 0; ; {
-		n, err := a.conn.Read(b[at:])
-		if at += n; err == nil && at < wire.Size {
-			continue
-		}
-		at = 0
-		d.mu.Lock()
-		if err != nil || wire.Decode(&b, &m) != nil {
-			if d.agent == a {
-				d.hangUp()
-			}
-			d.mu.Unlock()
+	defer close(a.in)
+	for {
+		var b [wire.Size]byte
+		if _, err := io.ReadFull(a.conn, b[:]); err != nil {
 			return
 		}
+		a.in <- b
+	}
+}
+
+// serve handles the frames, and the end of the connection.
+func (d *Deadman) serve(a *agentConn) {
+	var m wire.Message
+	for b := range a.in {
+		d.mu.Lock()
 		for d.stopped && d.ctx.Err() == nil {
 			d.mu.Unlock()
 			<-d.unstop()
 			d.mu.Lock()
+		}
+		if wire.Decode(&b, &m) != nil {
+			a.conn.Close()
+			d.mu.Unlock()
+			continue // until read has seen it
 		}
 		d.k.Receive(d.reading(), a.id, &m)
 		d.settle()
 		d.mu.Unlock()
 		d.nudge()
 	}
+	d.mu.Lock()
+	if d.agent == a {
+		d.hangUp()
+	}
+	d.mu.Unlock()
 }
 
 // unstop yields a channel that closes a moment later: a stopped deadman looks again.

@@ -343,8 +343,8 @@ func (k *Keeper) timeoutSet(inForce time.Duration) {
 		k.settle(s)
 	}
 	if k.stagedConn == k.conn {
-		k.ack(seq, code)
 		k.info()
+		k.ack(seq, code)
 	}
 }
 
@@ -405,6 +405,7 @@ func (k *Keeper) event(why wire.Reason, now lease.Instant) {
 	k.send(wire.Message{Kind: wire.Event, Reason: why, At: now})
 }
 
+// info tells the agent how the deadman is. Where an answer follows it comes first, so that who has the answer knows.
 func (k *Keeper) info() { k.send(wire.Message{Kind: wire.Info, State: k.State()}) }
 
 // State describes the deadman as an Info does.

@@ -50,8 +50,8 @@ func (k *Keeper) Receive(r Reading, conn uint64, m *wire.Message) {
 		k.arm(r, m)
 	case wire.Disarm:
 		k.disarm()
-		k.ack(m.Seq, wire.OK)
 		k.info()
+		k.ack(m.Seq, wire.OK)
 	case wire.Holds:
 		k.holds(m)
 	case wire.Reset:
@@ -89,13 +89,16 @@ func (k *Keeper) hello(r Reading, m *wire.Message) {
 			k.settle(first)
 		}
 		k.staged, k.isStaged, k.stagedSeq, k.stagedConn = s, true, m.Seq, k.conn
+		if k.enforces() {
+			k.ack(m.Seq, wire.Pending)
+		}
 	case s.Hard > k.watchdog:
 		k.ack(m.Seq, wire.ShortWatchdog)
 	default:
 		k.isStaged = false
 		k.settle(s)
-		k.ack(m.Seq, wire.OK)
 		k.info()
+		k.ack(m.Seq, wire.OK)
 	}
 }
 
@@ -131,8 +134,8 @@ func (k *Keeper) arm(r Reading, m *wire.Message) {
 		}
 		k.askNow = true
 	}
-	k.ack(m.Seq, wire.OK)
 	k.info()
+	k.ack(m.Seq, wire.OK)
 }
 
 // holds notes whether the node has started something in this arming. The agent may start its first thing only after the

@@ -364,7 +364,7 @@ func (w *world) live() {
 // TestNoEffectAfterTheBound is the keeper's whole promise under everything at once.
 func TestNoEffectAfterTheBound(t *testing.T) {
 	var sum counters
-	for seed := range uint64(150) {
+	for seed := range uint64(80) {
 		w := newWorld(seed, func(*world) {})
 		for range 3000 {
 			w.live()
@@ -382,9 +382,9 @@ func TestNoEffectAfterTheBound(t *testing.T) {
 
 // TestHealthyWorldNeverDies is the other half: without faults no node is reset.
 func TestHealthyWorldNeverDies(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		w := newWorld(seed, func(w *world) { w.faults = false })
-		for range 10000 {
+		for range 5000 {
 			w.live()
 		}
 		if w.count.deaths != 0 || w.count.starts == 0 || w.violated != "" {

@@ -60,7 +60,8 @@ const (
 	Resetting          // the deadman has decided to reset the node
 	LeaseRanOut        // mode e cannot be left while the lease has run out
 	NotAgent           // the frame is none that an agent sends
-	lastCode      = NotAgent
+	Pending            // settings: taken, in force with the next pet; the final answer follows under the same Seq
+	lastCode      = Pending
 )
 
 var codeText = [...]string{
@@ -75,6 +76,7 @@ var codeText = [...]string{
 	Resetting:     "the deadman is resetting the node",
 	LeaseRanOut:   "the lease has run out: mode e can be left only under a fresh lease",
 	NotAgent:      "the deadman does not take such a frame",
+	Pending:       "the settings come into force with the next grant",
 }
 
 // Text is the code's sentence.
