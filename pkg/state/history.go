@@ -57,7 +57,7 @@ const (
 )
 
 // Events lists the history, oldest first, from the given event id on. The history is bounded: what is older than its
-// newest 1024 events is gone.
+// newest 1024 events or so is gone.
 func (s *State) Events(from uint64) []Event {
 	var out []Event
 	s.events.each(func(e *Event) {
@@ -84,7 +84,7 @@ type ring[T any] struct {
 
 const ringBlock = 32
 
-// push returns the list with v added, and with its oldest block dropped when it holds more than limit.
+// push returns the list with v added, and with its oldest block dropped when at least limit entries are left without it.
 func (r ring[T]) push(v T, limit int) ring[T] {
 	tail := make([]T, len(r.tail)+1, ringBlock)
 	copy(tail, r.tail)
