@@ -3,6 +3,8 @@ package consensus
 import (
 	"context"
 	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
 
 // beat makes the heartbeats of all followers leave together while this server leads. Raft has a timer of its own per follower
@@ -15,7 +17,7 @@ import (
 // most four fifths of it, which is below the leader's lease.
 func (n *Node) beat(ctx context.Context) {
 	n.setTimeouts(4)
-	tick := time.NewTicker(n.cfg.Params.RaftHeartbeat * 9 / 25)
+	tick := time.NewTicker(beatInterval(n.cfg.Params))
 	defer tick.Stop()
 	for {
 		select {
@@ -26,6 +28,8 @@ func (n *Node) beat(ctx context.Context) {
 		}
 	}
 }
+
+func beatInterval(p lease.Params) time.Duration { return p.RaftHeartbeat * 9 / 25 }
 
 // setTimeouts sets raft's heartbeat and election timeouts to a multiple of the configured ones.
 func (n *Node) setTimeouts(factor time.Duration) {

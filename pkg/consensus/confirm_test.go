@@ -251,6 +251,28 @@ func TestA11LeaderReadsItsOwnTermLast(t *testing.T) {
 	})
 }
 
+// The same with nothing but the own term to show it: the last step of a round reads it.
+func TestA11RoundEndsWithTheLeadersOwnTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.close()
+		lead := c.form("a", "b", "c")
+		a := c.server("a").node
+		c.intercept = func(_, _ string, _ ConfirmRequest, ask func() (ConfirmReply, error)) (ConfirmReply, error) {
+			reply, err := ask()
+			a.terms.note(lead.Term + 1)
+			return reply, err
+		}
+		unaware := &Lead{Term: lead.Term, Ctx: context.Background(), node: a}
+		if got, err := unaware.round(1); !errors.Is(err, ErrNotLeader) {
+			t.Errorf("confirmed %+v, error %v, want ErrNotLeader", got, err)
+		}
+		if err := context.Cause(lead.Ctx); !errors.Is(err, ErrLost) {
+			t.Errorf("a newer term was noted, and the lead's context says %v", err)
+		}
+	})
+}
+
 // A voter that voted in a newer term refuses, also while raft itself still shows the older one, and even before the vote is
 // on its disk.
 func TestA11VoterThatVotedInANewerTermRefuses(t *testing.T) {
@@ -279,11 +301,22 @@ func TestA11VoterThatVotedInANewerTermRefuses(t *testing.T) {
 		}
 		// The same after a restart.
 		again := newTerms("b", "test", timeClock{})
-		_, err = openStable(hung, g, again.note)
+		s, err = openStable(hung, g, again.note)
 		must(t, err)
 		if got := again.confirm(ask).Term; got != 6 {
 			t.Errorf("after a restart the voter confirmed term %d", got)
 		}
+		if got, _ := s.GetUint64([]byte(keyCurrentTerm)); got != 6 {
+			t.Errorf("after a restart raft begins in term %d, below its vote", got)
+		}
+		// And for a term that is only being written.
+		hung.gate = make(chan struct{})
+		go s.SetUint64([]byte(keyCurrentTerm), 7)
+		synctest.Wait()
+		if got := again.confirm(ask).Term; got != 7 {
+			t.Errorf("the voter confirmed term %d while term 7 was being written", got)
+		}
+		close(hung.gate)
 	})
 }
 

@@ -44,6 +44,7 @@ func (n *Node) watchLeadership() {
 		select {
 		case up := <-n.notify:
 			cancel(ErrLost)
+			n.trans.forget()
 			if !up {
 				n.setTimeouts(1)
 				continue
@@ -62,7 +63,6 @@ func (n *Node) watchLeadership() {
 // lead makes a Lead of an election that was won, and delivers it. Which term was won is told by the first entry that
 // commits: raft's current term may already be another's.
 func (n *Node) lead(ctx context.Context, cancel context.CancelCauseFunc) {
-	n.trans.forget()
 	var opened applied
 	for {
 		var err error

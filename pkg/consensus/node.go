@@ -110,6 +110,7 @@ func (n *Node) Close() error {
 	n.settle(time.Second)
 	down := n.raft.Load().Shutdown()
 	close(n.guard.released)
+	n.trans.forget()
 	err := down.Error() // waits, and closes the transport too
 	n.wg.Wait()
 	if cerr := n.disk.bolt.Close(); err == nil {

@@ -79,7 +79,7 @@ func (x *notices) tell(ctx context.Context, peer string) {
 		req := x.message()
 		var resp raft.AppendEntriesResponse
 		n.noticesSent.Add(1)
-		err := n.trans.AppendEntries(raft.ServerID(peer), raft.ServerAddress(peer), req, &resp)
+		err := n.trans.send(raft.ServerID(peer), raft.ServerAddress(peer), req, &resp)
 		if err != nil || resp.Success || resp.Term > req.Term {
 			return
 		}

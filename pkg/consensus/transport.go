@@ -110,6 +110,7 @@ type transport struct {
 
 	mu    sync.Mutex
 	peers map[string]Follower
+	away  map[string]chan struct{} // closed when the follower is heard of again
 }
 
 var (
@@ -125,7 +126,7 @@ func newTransport(cfg Config, steady func(uint64) bool, voter func() bool) *tran
 			Stream: layer, MaxPool: transportPool, Timeout: transportTimeout, Logger: newRaftLogger(cfg.Logger),
 		}),
 		rpcs: make(chan raft.RPC), done: make(chan struct{}), clock: cfg.Clock, steady: steady, voter: voter,
-		peers: map[string]Follower{},
+		peers: map[string]Follower{}, away: map[string]chan struct{}{},
 	}
 	t.wg.Go(t.forward)
 	return t
@@ -178,15 +179,26 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 // AppendEntries sends a heartbeat or entries, and notes what the answer says about the follower.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
 	resp *raft.AppendEntriesResponse) error {
+	err := t.send(id, to, req, resp)
+	if err != nil && !heartbeat(req) {
+		t.awaitContact(string(id), req.Term)
+	}
+	return err
+}
+
+// send is AppendEntries, for once.
+func (t *transport) send(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse) error {
 	if err := t.NetworkTransport.AppendEntries(id, to, req, resp); err != nil {
-		if !heartbeat(req) {
-			t.awaitContact(id, req.Term)
-		}
 		return err
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.peers[string(id)] = Follower{Contact: t.clock.Now(), LastIndex: resp.LastLog}
-	t.mu.Unlock()
+	if back, ok := t.away[string(id)]; ok {
+		close(back)
+		delete(t.away, string(id))
+	}
 	return nil
 }
 
@@ -195,25 +207,37 @@ func heartbeat(req *raft.AppendEntriesRequest) bool {
 	return len(req.Entries) == 0 && req.PrevLogEntry == 0 && req.LeaderCommitIndex == 0
 }
 
-// contactPoll is how soon the return of a follower is noticed.
-const contactPoll = 20 * time.Millisecond
-
 // awaitContact holds the replication to a follower that cannot be reached until a heartbeat gets through again, or the term is
 // over. Raft itself waits twice as long after each failed attempt, up to many seconds: a node that came back would get the log
 // that late. Heartbeats have a retry of their own, at most half a heartbeat timeout.
-func (t *transport) awaitContact(id raft.ServerID, term uint64) {
+func (t *transport) awaitContact(id string, term uint64) {
 	if t.leads == nil {
 		return
 	}
-	since := t.clock.Now()
-	tick := time.NewTicker(contactPoll)
-	defer tick.Stop()
-	for t.leads(term) && t.follower(string(id)).Contact <= since {
-		select {
-		case <-t.done:
-			return
-		case <-tick.C:
-		}
+	t.mu.Lock()
+	back, ok := t.away[id]
+	if !ok {
+		back = make(chan struct{})
+		t.away[id] = back
+	}
+	t.mu.Unlock()
+	if !t.leads(term) { // looked at after the channel is there: who ends the term closes it
+		return
+	}
+	select {
+	case <-back:
+	case <-t.done:
+	}
+}
+
+// forget drops what older terms learnt, and lets go who waits for a follower of theirs.
+func (t *transport) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.peers)
+	for id, back := range t.away {
+		close(back)
+		delete(t.away, id)
 	}
 }
 
@@ -256,11 +280,4 @@ func (t *transport) follower(id string) Follower {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.peers[id]
-}
-
-// forget drops what older terms learnt.
-func (t *transport) forget() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	clear(t.peers)
 }
