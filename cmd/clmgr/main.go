@@ -29,6 +29,7 @@ func run() int {
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 		Width:    width(),
 		Version:  buildVersion(),
+		Simulate: simulate,
 	}, os.Args[1:])
 }
 

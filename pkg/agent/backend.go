@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -34,7 +33,7 @@ func (a *Agent) openDoor(ctx context.Context) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := a.listenLocal()
+	local, err := server.ListenLocal(filepath.Join(a.opt.Node.RunDir, "clstrmgrd.sock"), access())
 	if err != nil {
 		return nil, err
 	}
@@ -74,27 +73,6 @@ func (a *Agent) isMember(node string) bool {
 	}
 	_, ok := m.addressesOf(node)
 	return ok
-}
-
-// listenLocal takes over the socket of a daemon that is gone; one that lives is not disturbed.
-func (a *Agent) listenLocal() (net.Listener, error) {
-	path := filepath.Join(a.opt.Node.RunDir, "clstrmgrd.sock")
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("another clstrmgrd answers on %s: stop it first", path)
-	}
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return nil, fmt.Errorf("remove the old socket %s: %w", path, err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o666); err != nil { // who may do what is decided by the peer's credentials
-		l.Close()
-		return nil, fmt.Errorf("set the mode of %s: %w", path, err)
-	}
-	return l, nil
 }
 
 // servePeers opens the door for other members' tools, on the cluster's own port.
@@ -291,6 +269,16 @@ func (a *Agent) Health() api.Health {
 	}
 	h.Problems = append(h.Problems, m.local.Load().warnings...)
 	return h
+}
+
+// State implements server.Reader.
+func (a *Agent) State() (api.State, error) {
+	m, err := a.configured()
+	if err != nil {
+		return api.State{}, err
+	}
+	b, err := m.view().Encode()
+	return api.State{Encoded: b}, err
 }
 
 // Do implements server.Writer.

@@ -20,7 +20,7 @@ import (
 // with the caller's name.
 
 // forwardLimit bounds how long a command waits for a leader to be found.
-const forwardLimit = 10 * time.Second
+const forwardLimit = 6 * time.Second
 
 // operation is a forwarded command; one of the fields is set.
 type operation struct {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
@@ -51,6 +53,12 @@ func (m *member) status() api.Status {
 	}
 	s.Pending = pending(view)
 	s.Cluster.State = clusterState(&s)
+	if s.Cluster.State == api.ClusterStable || s.Cluster.State == api.ClusterError {
+		// What is planned and not yet begun is no rest either.
+		if len(scheduler.Plan(view, now).Decisions) > 0 {
+			s.Cluster.State = api.ClusterUnstable
+		}
+	}
 	return s
 }
 
@@ -115,6 +123,16 @@ func (m *member) nodeStatus(view *state.State, def *cluster.Node, id int, loc *l
 		out.State, out.RawState, out.Reason = nodeState(view, n)
 		if n.Armed != nil {
 			out.Lease = &api.Lease{Armed: n.Alive(), Class: string(n.Armed.Class), Mode: string(n.Armed.Mode)}
+		}
+	}
+	if led := m.leading(); led != nil && n != nil && out.Lease != nil && def.Name != m.name {
+		led.mu.Lock()
+		last := led.book.LastGrant(lease.Subject{Node: def.Name, Incarnation: n.Incarnation})
+		led.mu.Unlock()
+		if last != 0 {
+			age := m.clock.Now().Sub(last).Seconds()
+			margin := m.params().Soft.Seconds() - age
+			out.Lease.AgeSeconds, out.Lease.MarginSeconds = &age, &margin
 		}
 	}
 	if def.Name == m.name {

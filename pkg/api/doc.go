@@ -27,6 +27,7 @@ const (
 	PathCheck      = "/v1/definition/check" // POST DefinitionText -> CheckReport (a read)
 	PathExplain    = "/v1/explain"          // GET ?group=NAME&node=NAME -> Explanation
 	PathHealth     = "/v1/health"           // GET -> Health
+	PathState      = "/v1/state"            // GET -> State: the replicated state as a whole, for simulation
 	PathRequests   = "/v1/requests"         // POST Request -> Reply
 	PathCluster    = "/v1/cluster"          // POST CreateCluster -> CreateClusterReply; DELETE -> Reply (this node leaves)
 	PathTokens     = "/v1/tokens"           // POST NewToken -> JoinToken

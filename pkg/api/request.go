@@ -82,6 +82,11 @@ type Wait struct {
 	State string `json:"state"`
 }
 
+// A State is the replicated state of the cluster, in the encoding of its snapshots.
+type State struct {
+	Encoded []byte `json:"encoded"`
+}
+
 // A Definition is the active definition, as text.
 type Definition struct {
 	YAML    string `json:"yaml"`

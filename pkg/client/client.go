@@ -176,6 +176,11 @@ func (c *Client) Health(ctx context.Context) (api.Health, error) {
 	return get[api.Health](ctx, c, api.PathHealth, nil)
 }
 
+// State reads the replicated state, as the local node has it.
+func (c *Client) State(ctx context.Context) (api.State, error) {
+	return get[api.State](ctx, c, api.PathState, nil)
+}
+
 // Do sends an operator's command; an empty id is filled.
 func (c *Client) Do(ctx context.Context, r api.Request) (api.Reply, error) {
 	if r.ID == "" {

@@ -3,7 +3,7 @@
 // grants.
 //
 // It promises nothing about liveness and reads no clock: every moment comes in as an Instant. All safety arithmetic of the
-// house is here, so that there is one place to check (design.md 4).
+// house is here, so that there is one place to check.
 //
 // Why two nodes cannot hold one group by time alone. A node pets its watchdog only under a grant; the grant answers a request
 // whose moment t_req the node's own deadman read before sending; the pet happens before t_req + A + p (an absolute timer

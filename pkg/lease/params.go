@@ -23,13 +23,13 @@ type Params struct {
 	RaftHeartbeat time.Duration
 	RaftElection  time.Duration
 	RaftLease     time.Duration // how long a leader goes on without a majority; no lease of ours rests on it
-	ElectionP99   time.Duration // how long an election takes at its 99th percentile with these raft timings (reliability.md 3.1)
+	ElectionP99   time.Duration // how long an election takes at its 99th percentile with these raft timings
 	HostTimeout   time.Duration // T_host: silence of the repository voter's host before another may claim (issue of two nodes)
 
 	Silence time.Duration // the detector's limit: a node that has sent nothing on any path for so long is lost
 }
 
-// The profiles of design.md 4.
+// The profiles; docs/timing.md has their budget.
 var profiles = map[string]Params{
 	"default": {
 		Profile: "default", Watchdog: 5 * time.Second, Hard: 4600 * time.Millisecond, Soft: 3600 * time.Millisecond,

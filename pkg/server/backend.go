@@ -39,6 +39,8 @@ type Reader interface {
 	// Explain says why the group is where it is; with a node, why it is not there.
 	Explain(group, node string) (api.Explanation, error)
 	Health() api.Health
+	// State is the replicated state as a whole.
+	State() (api.State, error)
 }
 
 // A Writer changes the cluster. Each method returns when the change is committed and applied here, or refused (in the reply),

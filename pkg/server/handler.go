@@ -40,6 +40,7 @@ func (s *Server) routes() []route {
 		{"GET " + api.PathEvents, api.RoleView, 0, false, (*call).events},
 		{"GET " + api.PathExplain, api.RoleView, 0, false, (*call).explain},
 		{"GET " + api.PathHealth, api.RoleView, 0, false, (*call).health},
+		{"GET " + api.PathState, api.RoleAdmin, 0, false, (*call).state},
 		{"GET " + api.PathDefinition, api.RoleView, 0, false, (*call).definition},
 		{"POST " + api.PathDiff, api.RoleView, api.MaxDefinition, false, (*call).diff},
 		{"POST " + api.PathCheck, api.RoleView, api.MaxDefinition, false, (*call).check},
@@ -223,6 +224,8 @@ func (c *call) explain() (any, error) {
 }
 
 func (c *call) health() (any, error) { return c.s.cfg.Backend.Health(), nil }
+
+func (c *call) state() (any, error) { return c.s.cfg.Backend.State() }
 
 func (c *call) definition() (any, error) {
 	d, err := c.s.cfg.Backend.Definition()

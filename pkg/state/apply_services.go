@@ -86,22 +86,24 @@ func (s *State) stopsAll(nodes []string) bool {
 	return true
 }
 
-// startServices starts them, or upgrades a manual start; a node that runs them already is left as it is.
+// startServices starts them; a node that runs them already, however started, is left as it is.
 func (t *tx) startServices(name string, mode StartMode) {
 	n := t.s.Nodes[name]
-	if n.Services == ServicesOn || n.Services == ServicesManual && mode == StartManual {
+	if n.Services == ServicesOn || n.Services == ServicesManual {
 		return
 	}
 	w := t.node(name)
-	wasUp := w.Services == ServicesManual
 	w.Services, w.StopMode = ServicesOn, ""
 	if mode == StartManual {
 		w.Services = ServicesManual
 	}
-	if !wasUp {
-		w.UpSince = t.e.Index
-		t.event(EventNodeUp, name, "", "cluster services of node %s have started (%s)", name, mode)
-	}
+	w.UpSince = t.e.Index
+	t.event(EventNodeUp, name, "", "cluster services of node %s have started (%s)", name, mode)
+	t.each(name, func(d *cluster.ResourceGroup, g *Group) {
+		if i := g.Instances[name]; i != nil && i.State == Offline && i.DueTo == DueToNodeForcedDown {
+			t.instance(d.Name, name).DueTo = "" // it was for as long as the services were stopped
+		}
+	})
 	t.adopt(name, w.Incarnation)
 	t.joined(name, mode == StartAuto)
 }

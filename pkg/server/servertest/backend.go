@@ -169,6 +169,12 @@ func (b *Backend) Explain(group, node string) (api.Explanation, error) {
 }
 
 // Health is always good.
+// State implements server.Reader.
+func (b *Backend) State() (api.State, error) {
+	return api.State{}, api.Errorf(api.CodeUnavailable, "the test's backend has no state")
+}
+
+// Health implements server.Reader.
 func (b *Backend) Health() api.Health { return api.Health{OK: true, Instance: "test"} }
 
 // Do asks the hook, once for each id.
