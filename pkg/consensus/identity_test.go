@@ -60,6 +60,31 @@ func TestA10CopiedStoreIsRefused(t *testing.T) {
 	}
 }
 
+func TestA10EachPartOfThePlaceCounts(t *testing.T) {
+	dir := t.TempDir()
+	_, err := createIdentity(dir, "test", "a", "m")
+	must(t, err)
+	for what, tc := range map[string]struct {
+		spoil func(*Place)
+		same  bool
+	}{
+		"nothing":                          {func(*Place) {}, true},
+		"inode":                            {func(p *Place) { p.Inode++ }, false},
+		"machine":                          {func(p *Place) { p.MachineID = "n" }, false},
+		"device and file system":           {func(p *Place) { p.Device++; p.FileSystem = "other" }, false},
+		"device, file system not known":    {func(p *Place) { p.Device++; p.FileSystem = "" }, false},
+		"file system, not the device":      {func(p *Place) { p.FileSystem = "other" }, true},
+		"birth not known when it was made": {func(p *Place) { p.Born = 0 }, true},
+	} {
+		now, err := LoadIdentity(dir)
+		must(t, err)
+		tc.spoil(&now.Place)
+		if err := now.check("test", "a", "m"); errors.Is(err, ErrAmnesia) == tc.same {
+			t.Errorf("another %s: error %v", what, err)
+		}
+	}
+}
+
 // The log's newest boot of a server against the store's: a restored store knows an older one.
 func TestA10OlderStoreIsFoundByItsBoots(t *testing.T) {
 	dir := t.TempDir()

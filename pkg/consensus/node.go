@@ -62,6 +62,7 @@ func Open(cfg Config) (*Node, error) {
 	n.trans = newTransport(cfg, n.steady, n.Voter)
 	n.trans.leads = n.leadsIn
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.guard.running.Store(true) // raft's goroutines begin before NewRaft returns
 	var r *raft.Raft
 	err = unpanicked(func() (err error) {
 		r, err = raft.NewRaft(rc, n.fsm, n.disk.logs, n.disk.stable, n.disk.snapshots, n.trans)
@@ -73,7 +74,6 @@ func Open(cfg Config) (*Node, error) {
 		_ = n.disk.bolt.Close()
 		return nil, fmt.Errorf("start the log in %s: %w", cfg.Dir, err)
 	}
-	n.guard.running.Store(true)
 	n.raft.Store(r)
 	n.wg.Go(n.watchLeadership)
 	return n, nil

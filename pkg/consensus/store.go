@@ -22,7 +22,7 @@ type guard struct {
 	exit  func(reason string)
 	what  string // how the operator knows the store: its directory
 
-	running  atomic.Bool   // before, while the node is opened, failures are returned to the opener
+	running  atomic.Bool   // before, while the stores are opened, failures are returned to the opener
 	released chan struct{} // closed when the node is closed: calls that failed return after all
 
 	once    sync.Once

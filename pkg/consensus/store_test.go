@@ -275,6 +275,31 @@ func TestDamagedStoreIsRefused(t *testing.T) {
 	}
 }
 
+// A bit that rots inside an entry's data is found too, before it is applied.
+func TestRottenEntryIsRefused(t *testing.T) {
+	dir, _ := store(t)
+	got, err := reopen(t, dir, func(to string) {
+		path := filepath.Join(to, boltName)
+		b, err := os.ReadFile(path)
+		must(t, err)
+		spoilt := 0
+		for at := 0; ; spoilt++ {
+			i := strings.Index(string(b[at:]), "entry 39...")
+			if i < 0 {
+				break
+			}
+			at += i + 1
+			flip(t, path, int64(at+20), 1)
+		}
+		if spoilt == 0 {
+			t.Fatal("the entry is not in the file")
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "checksum") || !strings.Contains(err.Error(), "join the node") {
+		t.Errorf("got %d entries, error %v", len(got), err)
+	}
+}
+
 func flip(t *testing.T, path string, at int64, bit byte) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
