@@ -93,7 +93,7 @@ type Definition struct {
 	Version uint64 `json:"version"`
 }
 
-// DefinitionText is a text to look at.
+// A DefinitionText is a text to look at.
 type DefinitionText struct {
 	YAML string `json:"yaml"`
 	File string `json:"file,omitempty"` // its name, for the faults
