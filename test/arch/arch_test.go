@@ -55,7 +55,7 @@ var mayImport = []struct{ pkg, allowed string }{
 
 	{"cmd/clstrmgrd", "pkg/agent pkg/config pkg/metrics pkg/executor/... pkg/monitor"},
 	{"cmd/cldeadman", "pkg/lease pkg/deadman/..."},
-	{"cmd/clmgr", "pkg/cli"},
+	{"cmd/clmgr", "pkg/cli pkg/scenario pkg/state"},
 	{"cmd/clstat", "pkg/api pkg/client"},
 	{"cmd/cllab", "pkg/lab pkg/api pkg/client pkg/cluster pkg/config pkg/lease"},
 	{"test/...", "pkg/... test/..."},
