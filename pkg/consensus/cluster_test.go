@@ -656,3 +656,29 @@ func TestFollowerThatComesBackGetsTheLogAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// Five votes among many servers: the cluster stands two losses at once, the second the leader's.
+func TestManyServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.close()
+		ids := []string{"a", "b", "c", "d", "e"}
+		lead := c.form(ids...)
+		for i := range 11 {
+			id := fmt.Sprint("n", i)
+			c.start(id)
+			must(t, c.server("a").node.AddNonvoter(c.timeout(time.Minute), id))
+		}
+		c.propose(lead, "one")
+		c.lan.Isolate("c")
+		c.lan.Isolate("a")
+		s, lead := c.anyLead(10*time.Second, "b", "d", "e")
+		c.propose(lead, "two")
+		_, err := lead.Confirm(c.timeout(time.Second))
+		must(t, err)
+		c.lan.Heal()
+		for _, o := range c.all() {
+			c.eventually(10*time.Second, o.id+" has both entries", func() bool { return slices.Equal(o.fsm.list(), s.fsm.list()) })
+		}
+	})
+}
