@@ -109,8 +109,18 @@ func (m *member) takeGrant(dm Deadman, r deadman.Request, g *lease.Grant) {
 	}
 	m.met.LeaseGranted(now.Sub(r.At))
 	m.post(granted{grant: g, requested: r.At, received: now})
-	if g.Next > 0 && g.Next < m.params().Renew {
-		time.AfterFunc(g.Next, dm.Renew)
+	m.askNext(dm, g.Next)
+}
+
+// askNext asks for the next grant at the beat that the leader named. There is one such plan at a time: a new grant replaces it.
+func (m *member) askNext(dm Deadman, in time.Duration) {
+	m.renewMu.Lock()
+	defer m.renewMu.Unlock()
+	if m.renew != nil {
+		m.renew.Stop()
+	}
+	if in > 0 && in < m.params().Renew {
+		m.renew = time.AfterFunc(in, dm.Renew)
 	}
 }
 

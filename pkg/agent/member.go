@@ -68,6 +68,8 @@ type member struct {
 	timing      atomic.Pointer[lease.Params]
 	local       atomic.Pointer[local]
 	version     atomic.Uint64
+	renewMu     sync.Mutex
+	renew       *time.Timer
 	urgentGrant atomic.Bool // the next request is out of turn
 	lastLeader  atomic.Pointer[string]
 	front       *server.Server
@@ -184,6 +186,7 @@ func (m *member) close() {
 	}
 	m.links.Close()
 	m.carriers.Wait()
+	m.askNext(nil, 0)
 	m.work.Wait()
 	m.history.close()
 }
