@@ -12,19 +12,24 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/executor/fence"
+	"github.com/holdfast-ha/holdfast/pkg/executor/linux"
 	"github.com/holdfast-ha/holdfast/pkg/gossip"
 	"github.com/holdfast-ha/holdfast/pkg/identity"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/metrics"
 	"github.com/holdfast-ha/holdfast/pkg/peer"
+	"github.com/holdfast-ha/holdfast/pkg/server"
 )
 
 // Deadman is what the agent needs of its deadman; *deadman.Client is one.
@@ -42,6 +47,11 @@ type Deadman interface {
 	Close() error
 }
 
+// Fencer switches nodes off; *fence.Fencer is one.
+type Fencer interface {
+	Off(ctx context.Context, d *cluster.FenceDevice, node string, still func() error) (proof string, err error)
+}
+
 // Options configure the daemon. Node and Version are needed; the rest has the real world as its default and is replaced by
 // tests.
 type Options struct {
@@ -57,6 +67,9 @@ type Options struct {
 	Runner         *executor.Runner
 	Network        *peer.Config  // Dial and Listen of it are used, if set
 	Gossip         gossip.Config // Transport of it is used, if set
+	Fencer         Fencer
+	ListenLocal    func() (net.Listener, error) // the local door; empty: a socket in the run directory
+	WatchLinks     func(context.Context) (<-chan linux.LinkEvent, error)
 	Exit           func(reason string)
 	Ready          func() // called when the local door is open
 
@@ -113,6 +126,17 @@ func New(opt Options) (*Agent, error) {
 	}
 	if opt.Executors == nil {
 		opt.Executors = systemExecutors(opt.Runner, a.lookAt, opt.Logger)
+	}
+	if opt.Fencer == nil {
+		opt.Fencer = fence.New(opt.Runner)
+	}
+	if opt.ListenLocal == nil {
+		opt.ListenLocal = func() (net.Listener, error) {
+			return server.ListenLocal(filepath.Join(opt.Node.RunDir, "clstrmgrd.sock"), access())
+		}
+	}
+	if opt.WatchLinks == nil {
+		opt.WatchLinks = linux.WatchLinks
 	}
 	a.opt = opt
 	return a, nil

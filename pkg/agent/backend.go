@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os/user"
-	"path/filepath"
 	"strconv"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
@@ -33,7 +32,7 @@ func (a *Agent) openDoor(ctx context.Context) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := server.ListenLocal(filepath.Join(a.opt.Node.RunDir, "clstrmgrd.sock"), access())
+	local, err := a.opt.ListenLocal()
 	if err != nil {
 		return nil, err
 	}

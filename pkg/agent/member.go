@@ -18,7 +18,6 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
-	"github.com/holdfast-ha/holdfast/pkg/executor/fence"
 	"github.com/holdfast-ha/holdfast/pkg/gossip"
 	"github.com/holdfast-ha/holdfast/pkg/identity"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
@@ -54,7 +53,7 @@ type member struct {
 	met       *metrics.Metrics
 	executors executor.Registry
 	runner    *executor.Runner
-	fencer    *fence.Fencer
+	fencer    Fencer
 
 	fsm        *fsm
 	raft       *consensus.Node
@@ -90,7 +89,7 @@ type member struct {
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m := &member{a: a, opt: &a.opt, log: a.log.With("node", id.Node), id: id, name: id.Node, clock: a.opt.Clock, bootID: a.opt.BootID,
 		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{})}
-	m.fencer = fence.New(m.runner)
+	m.fencer = m.opt.Fencer
 	m.notify.init()
 	m.local.Store(&local{})
 	m.friends.Store(&map[string][]string{})

@@ -21,7 +21,7 @@ type linkEvent struct {
 // watchLinks follows this node's interfaces and posts a linkEvent for each network whose standing changes: a network is up
 // while an interface that carries the node's own address on it, or that did, has a carrier.
 func (m *member) watchLinks(ctx context.Context) {
-	links, err := linux.WatchLinks(ctx)
+	links, err := m.opt.WatchLinks(ctx)
 	if err != nil {
 		m.log.Info("interfaces are not watched: a lost network shows only by silence", "why", err)
 		return
