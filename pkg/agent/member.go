@@ -132,11 +132,11 @@ func (m *member) openLinks() error {
 	m.links.Handle(rpcLease, m.serveLease)
 	m.links.Handle(rpcHello, m.serveHello)
 	m.links.Handle(rpcBoot, m.serveBoot)
-	m.links.Handle(rpcConfirm, m.serveConfirm)
+	m.links.HandleInline(rpcConfirm, m.serveConfirm)
 	m.links.Handle(rpcReport, m.serveReport)
 	m.links.Handle(rpcOperate, m.serveOperate)
 	m.links.Handle(rpcAdmit, m.serveAdmit)
-	m.links.Handle(rpcPing, func(context.Context, string, []byte) ([]byte, error) { return nil, nil })
+	m.links.HandleInline(rpcPing, func(context.Context, string, []byte) ([]byte, error) { return nil, nil })
 	return nil
 }
 
