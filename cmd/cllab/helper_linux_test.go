@@ -80,6 +80,8 @@ func helperMain(args []string) int {
 		err = forkTree(args[1])
 	case "reboot":
 		err = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	case "converse": // ADDRESS FILE: see below
+		err = converse(args[1], args[2])
 	case "trap": // prints the first signal and ends with 42
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, unix.SIGTERM, unix.SIGINT)
@@ -102,6 +104,33 @@ func helperMain(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// converse asks once and gets an answer, makes the file to tell so, and says what comes next on that connection.
+func converse(address, file string) error {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		return err
+	}
+	buf := make([]byte, 1000)
+	if _, err := c.Read(buf); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	_, err = c.Read(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		fmt.Println("silence")
+		return nil
+	}
+	return err
 }
 
 func changeAddress(cidr, device string, change func(netlink.Link, *netlink.Addr) error) error {

@@ -27,6 +27,7 @@ func TestNodeIsAMachineOfItsOwn(t *testing.T) {
 	for _, c := range []struct{ argv, want string }{
 		{"hostname", "node2"},
 		{"cat /etc/hostname", "node2"},
+		{"cmp /proc/sys/kernel/random/boot_id /run/holdfast/boot_id", ""},
 		{"cat /sys/class/net/eth1/address", "02:68:66:00:02:02"},
 		{"cat /sys/class/net/lo/operstate", "unknown"},
 	} {
@@ -344,13 +345,12 @@ func TestCrashIsSilent(t *testing.T) {
 	startApp(t, l, "node1", ":8080")
 	done := make(chan lab.Result, 1)
 	go func() {
-		r, _ := l.RunInput(t.Context(), "node2", "", "timeout", "1", "bash", "-c",
-			"exec 3<>/dev/tcp/10.77.1.1/8080; echo hello >&3; read -r line <&3; echo got; touch /shared/connected; read -r line <&3; echo heard")
+		r, _ := l.Run(t.Context(), "node2", helper("converse", "10.77.1.1:8080", "/shared/connected")...)
 		done <- r
 	}()
 	eventually(t, "the connection stands", func() bool { _, err := os.Stat(l.SharedPath("connected")); return err == nil })
 	check(t, l.Crash(t.Context(), "node1"))
-	if r := <-done; r.Stdout != "got\n" {
+	if r := <-done; r.Stdout != "silence\n" {
 		t.Errorf("the client: %+v", r)
 	}
 }
@@ -445,7 +445,7 @@ func TestWatchdog(t *testing.T) {
 	n := boots()
 
 	// Timeouts are told back as they are in force; petting keeps the node; the magic character stops the timer.
-	if out := watchdog("open", "G", "T1", "T300", "G", "second", "pet800", "V", "close"); out != "G60000\nT100\nT300\nG300\n" {
+	if out := watchdog("open", "G", "T1", "T1000", "G", "second", "pet1500", "V", "close"); out != "G60000\nT100\nT1000\nG1000\n" {
 		t.Errorf("answers: %q", out)
 	}
 	if st := nodeStatus(t, l, "node1").Watchdog; st.Open || st.Running || boots() != n {
@@ -453,13 +453,13 @@ func TestWatchdog(t *testing.T) {
 	}
 
 	// Closed in any other way it pets once more and runs on.
-	watchdog("open", "T200", "V", "P", "close", "exit")
+	watchdog("open", "T2000", "V", "P", "close", "exit")
 	if st := nodeStatus(t, l, "node1").Watchdog; !st.Running {
 		t.Error("the timer stopped at a close without the magic character")
 	}
 	comesBack("closed without magic", n)
 
-	// It survives the death of one of two who hold it: the timer is neither petted nor stopped by that.
+	// Nobody pets.
 	n = boots()
 	r, err := l.Run(t.Context(), "node1", helper("watchdog", "open", "T200", "hold")...)
 	if err == nil || r.Code != lab.ExitLab {
@@ -476,14 +476,14 @@ func TestWatchdog(t *testing.T) {
 
 	// A new opening of a running timer pets it and takes over.
 	n = boots()
-	watchdog("open", "T500", "close", "wait200", "open", "G", "pet600", "V", "close")
+	watchdog("open", "T5000", "close", "wait50", "open", "pet100", "V", "close")
 	if boots() != n {
 		t.Error("the node was reset")
 	}
 
 	// A paused node is reset all the same, and ordered resets come at once.
-	go func() { _, _ = l.Run(t.Context(), "node1", helper("watchdog", "open", "T300", "pet100000")...) }()
-	eventually(t, "the timer runs", func() bool { return nodeStatus(t, l, "node1").Watchdog.Timeout == 300*time.Millisecond })
+	go func() { _, _ = l.Run(t.Context(), "node1", helper("watchdog", "open", "T1500", "pet100000")...) }()
+	eventually(t, "the timer runs", func() bool { return nodeStatus(t, l, "node1").Watchdog.Timeout == 1500*time.Millisecond })
 	check(t, l.Pause(t.Context(), "node1"))
 	comesBack("paused", n)
 	_, _ = l.Run(t.Context(), "node1", helper("watchdog", "open", "K", "hold")...)

@@ -197,6 +197,8 @@ func (b *rootBuilder) kernelFileSystems(cgroup bool) {
 	if _, err := os.Stat(b.root + "/dev/shm"); err == nil {
 		b.mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
 	}
+	// Whoever asks the kernel for the boot's id gets that of this node's boot. Where it cannot be had, the file remains.
+	_ = unix.Mount(b.root+"/run/holdfast/boot_id", b.root+"/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, "")
 	hide, _ := filepath.Glob(b.root + "/dev/watchdog*")
 	for _, path := range append(hide, b.root+"/proc/sysrq-trigger") {
 		if _, err := os.Stat(path); err == nil && b.err == nil {

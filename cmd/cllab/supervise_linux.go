@@ -353,7 +353,9 @@ func (s *supervisor) handle(conn *net.UnixConn) {
 	if err != nil {
 		reply.Error = err.Error()
 	}
-	_ = send(conn, reply)
+	if err := send(conn, reply); err != nil {
+		s.log.Warn("a reply did not reach its client", "order", req.Op, "error", err)
+	}
 }
 
 // order carries out one request that is answered by one reply.

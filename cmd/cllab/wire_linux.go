@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -36,6 +37,10 @@ func send(conn *net.UnixConn, v any, files ...*os.File) error {
 func receive(conn *net.UnixConn, v any) ([]*os.File, error) {
 	buf, oob := make([]byte, lab.MaxMessage), make([]byte, 256)
 	n, oobn, flags, _, err := conn.ReadMsgUnix(buf, oob)
+	if errors.Is(err, io.EOF) || (err == nil && n == 0) {
+		// Once more: the kernel may tell of the peer's end before it gives the peer's last message, when both have just come.
+		n, oobn, flags, _, err = conn.ReadMsgUnix(buf, oob)
+	}
 	if err != nil {
 		return nil, err
 	}

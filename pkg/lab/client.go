@@ -219,9 +219,14 @@ func writeMessage(conn *net.UnixConn, v any, files ...*os.File) error {
 	return err
 }
 
+// readReply reads one message. At an end of file it reads once more: the kernel may tell a reader that does not block of the
+// peer's end before it gives him the peer's last message, when both come between its two looks at the socket.
 func readReply(conn *net.UnixConn) (*Reply, error) {
 	buf := make([]byte, MaxMessage)
 	n, err := conn.Read(buf)
+	if errors.Is(err, io.EOF) {
+		n, err = conn.Read(buf)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type Options struct {
 	Subnet      string
 	Profile     string
 	ClusterFile string
+	Share       []string // files to put into /shared before the cluster is formed
 	Fence       bool
 	FenceDelay  time.Duration
 	Bare        bool // nodes and daemons, but no cluster
@@ -81,6 +82,9 @@ func (o *Options) arguments() []string {
 	add("subnet", o.Subnet, o.Subnet != "")
 	add("profile", o.Profile, o.Profile != "")
 	add("cluster", o.ClusterFile, o.ClusterFile != "")
+	for _, f := range o.Share {
+		add("share", f, true)
+	}
 	add("fence", "true", o.Fence)
 	add("fence-delay", o.FenceDelay.String(), o.FenceDelay != 0)
 	add("bare", "true", o.Bare)
