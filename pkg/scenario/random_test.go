@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/scheduler"
+	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
 // TestRandomClusters plays random steps on random clusters with every policy and dependency, and lets the checker watch. What
@@ -54,7 +56,9 @@ func TestRandomClusters(t *testing.T) {
 				t.Fatalf("seed %d: %s: %v", seed, do, err)
 			}
 			s := &StepReport{Step: i + 1, Do: do}
+			before := w.s
 			w.play(s, a)
+			s.Failed = append(s.Failed, properties(w, before, s)...)
 			rep.add(s)
 			decisions += len(s.Decisions)
 			steps++
@@ -72,6 +76,62 @@ func TestRandomClusters(t *testing.T) {
 	if decisions < steps/4 {
 		t.Error("hardly anything was decided: the test does not reach the planner")
 	}
+}
+
+// properties are what holds after every step, beside the checker's promises.
+func properties(w *world, before *state.State, s *StepReport) []string {
+	var bad []string
+	for _, d := range s.Decisions {
+		if strings.TrimSpace(d.Reason) == "" {
+			bad = append(bad, "not explained: "+d.Op+" "+d.Group+" on "+d.Node)
+		}
+	}
+	// Deterministic: the same state gives the same plan, byte for byte, also after it was stored and read again.
+	for _, st := range []*state.State{before, w.s} {
+		one := fmt.Sprintf("%+v", scheduler.Plan(st, w.now))
+		if two := fmt.Sprintf("%+v", scheduler.Plan(st, w.now)); one != two {
+			bad = append(bad, "not deterministic:\n"+one+"\n"+two)
+		}
+	}
+	if s.Step%10 == 0 {
+		b, err := w.s.Encode()
+		if err != nil {
+			return append(bad, err.Error())
+		}
+		again, err := state.Decode(b)
+		if err != nil {
+			return append(bad, err.Error())
+		}
+		if one, two := fmt.Sprintf("%+v", scheduler.Plan(w.s, w.now)), fmt.Sprintf("%+v", scheduler.Plan(again, w.now)); one != two {
+			bad = append(bad, "a stored state is planned otherwise:\n"+one+"\n"+two)
+		}
+		for _, g := range w.s.GroupNames() {
+			if e := scheduler.Explain(w.s, g, w.now); len(e.Sentences) == 0 || len(e.Nodes) != len(w.def.Group(g).Nodes) {
+				bad = append(bad, "not explained: "+g)
+			}
+		}
+	}
+	return append(bad, calm(w, s)...)
+}
+
+// calm: a group moves at most as often as it has nodes, and once if nothing fails.
+func calm(w *world, s *StepReport) []string {
+	var bad []string
+	starts := map[string]int{}
+	for _, d := range s.Decisions {
+		if d.Op == "acquire" {
+			starts[d.Group]++
+		}
+	}
+	failures := len(w.acquireFails) + len(w.releaseFails)
+	for i := range w.def.ResourceGroups {
+		g := &w.def.ResourceGroups[i]
+		if n := starts[g.Name]; n > 2*len(g.Nodes)+2 || n > 1 && failures == 0 && len(w.def.Dependencies) == 0 &&
+			g.Startup != cluster.OnlineOnAllAvailable && !strings.HasPrefix(s.Do, "wait") {
+			bad = append(bad, fmt.Sprintf("not calm: %s was started %d times in one step", g.Name, n))
+		}
+	}
+	return bad
 }
 
 // shorten keeps the end of a long story, and leaves out what repeats itself.

@@ -250,7 +250,7 @@ func (t *tx) freed(d *cluster.ResourceGroup, node string, how freeing, sentence 
 	due := was.DueTo
 	t.turn(i, next, sentence)
 	i.Held, i.DueTo = false, due
-	if how == freedByFailure {
+	if how == freedByFailure && t.s.Groups[d.Name].Marks[node] == nil { // an application's mark weighs more, and stays
 		t.marks(d.Name)[node] = &Mark{Kind: MarkAcquisition, At: t.at(), Sentence: bounded(sentence)}
 	}
 	if d.Concurrent() {

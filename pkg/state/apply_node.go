@@ -466,8 +466,7 @@ func (t *tx) dropOverrides(node string) {
 // the operator's wishes end too.
 func (t *tx) lastNodeGone(inOrder bool) {
 	for _, name := range t.s.NodeNames() {
-		n := t.s.Nodes[name]
-		if n.Dead == nil && (n.Services == ServicesOn || n.Services == ServicesManual || n.Services == ServicesStopping) {
+		if t.s.Nodes[name].takesPart() {
 			return
 		}
 	}

@@ -162,19 +162,15 @@ func (t *tx) clearGroup(c *ClearGroup) {
 	for _, node := range d.Nodes {
 		t.unmark(c.Group, node)
 	}
-	if g = t.s.Groups[c.Group]; g.Phase == PhaseError || g.Phase == PhaseRecover {
-		t.again(d, PhaseRecover)
-		if d.Concurrent() || d.Fallover == cluster.FalloverBringOffline {
-			if w := t.group(c.Group); w.Phase == PhaseRecover {
-				w.Phase = PhaseRequest
-			}
-		}
-		return
+	switch g = t.s.Groups[c.Group]; {
+	case g.Phase == PhaseError && !d.Concurrent() && free(g):
+		t.retry(d)
+	default:
+		w := t.group(c.Group)
+		w.Tried, w.ErrorForNetwork = nil, false
+		t.endErrors(d)
+		t.releaseAgain(d)
 	}
-	w := t.group(c.Group)
-	w.Tried, w.ErrorForNetwork = nil, false
-	t.endErrors(d)
-	t.releaseAgain(d)
 }
 
 func (t *tx) unmanageGroup(c *UnmanageGroup) {

@@ -161,14 +161,19 @@ func (t *tx) joined(node string, auto bool) {
 	})
 }
 
-// onlyUp reports whether no other node is up.
+// onlyUp reports whether no other node has its services started. A silent node may: it is not gone before that is proven.
 func (s *State) onlyUp(node string) bool {
 	for name, n := range s.Nodes {
-		if name != node && n.Up() {
+		if name != node && n.takesPart() {
 			return false
 		}
 	}
 	return true
+}
+
+// takesPart reports whether the node's services run or are being stopped, as far as is known.
+func (n *Node) takesPart() bool {
+	return n.Dead == nil && (n.Services == ServicesOn || n.Services == ServicesManual || n.Services == ServicesStopping)
 }
 
 func (t *tx) joinedConcurrent(d *cluster.ResourceGroup, node string) {
