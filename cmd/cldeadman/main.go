@@ -19,6 +19,9 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/deadman/watchdog"
 )
 
+// version is set when a release is linked.
+var version = "devel"
+
 // options are the command line.
 type options struct {
 	socket  string
@@ -40,6 +43,10 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
+		fmt.Println("cldeadman", version)
+		return nil
+	}
 	if len(args) > 0 && args[0] == "hold" {
 		return hold(args[1:])
 	}

@@ -78,10 +78,25 @@ func serve(o options, warnings []wire.Warning) error {
 		Class: facts.Class, TakenOver: a.takenOver, Watchdog: inForce, Held: a.held, NoWayOut: facts.NoWayOut,
 		Pid: os.Getpid(), Warnings: warnings,
 	}, now())
+	announce(facts, d.k.State())
 	if a.systemd != nil {
 		_ = a.systemd.Ready() // the service manager then calls the start failed, and says so
 	}
 	return d.loop()
+}
+
+// announce says once, before the loop, what stands behind this deadman. In the loop nothing is written that could block.
+func announce(f watchdog.Facts, s wire.State) {
+	how := "opened"
+	if s.TakenOver {
+		how = "taken over, so armed"
+	}
+	fmt.Fprintf(os.Stderr, "cldeadman %s: %s %s, class %s, timeout %v, held by a second process: %t\n", version, f.Name, how, f.Class, s.Watchdog, s.Held)
+	for _, w := range s.Warnings {
+		if w.Trouble != wire.NoTrouble {
+			fmt.Fprintln(os.Stderr, "cldeadman: warning:", w.Text())
+		}
+	}
 }
 
 // firstTimeout sets the timeout of a device that was opened, and only reads it back from one that was taken over: setting pets.
