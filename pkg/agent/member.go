@@ -161,6 +161,7 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.watchLeadership(ctx) })
 	m.work.Go(func() { m.watchLinks(ctx) })
 	m.work.Go(func() { m.trimOutputs(ctx) })
+	m.work.Go(func() { m.keepMeasuring(ctx) })
 	go func() {
 		defer close(m.loopDone)
 		m.runLoop(ctx)
