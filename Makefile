@@ -16,8 +16,8 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 build: ## build all binaries into bin/
-	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
+	@install -d -m 755 $(BIN)
+	umask 022; $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
 	@ln -sf cllab $(BIN)/fence_cllab
 	@for n in clRGinfo cltopinfo cllsif clshowres clshowsrv cldump cldisp; do ln -sf clmgr $(BIN)/$$n; done
 

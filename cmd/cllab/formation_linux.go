@@ -155,19 +155,10 @@ func clusterText(cfg *lab.Config) string {
 		for n := 1; n <= cfg.Nodes; n++ {
 			names = append(names, lab.NodeName(n))
 		}
-		fmt.Fprintf(&b, "fence_devices:\n  - {name: power, agent: %s, nodes: [%s], timeout: 5s}\n", fenceAgent(), strings.Join(names, ", "))
+		fmt.Fprintf(&b, "fence_devices:\n  - {name: power, agent: %s, nodes: [%s], timeout: 5s}\n", binPoint+"/fence_cllab", strings.Join(names, ", "))
 	}
 	fmt.Fprintf(&b, "settings:\n  profile: %s\n", cfg.Profile)
 	return b.String()
-}
-
-// fenceAgent is where the nodes find the lab's fence agent.
-func fenceAgent() string {
-	self, err := os.Executable()
-	if err != nil {
-		return "/usr/sbin/fence_cllab"
-	}
-	return filepath.Join(filepath.Dir(self), "fence_cllab")
 }
 
 // output runs a command in a node and returns what it wrote to its standard output. A failure carries what it wrote in all.

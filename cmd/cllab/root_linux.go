@@ -21,6 +21,10 @@ const assemblyPoint = "/run"
 // hostPoint is where a node sees the machine's own /etc and /var.
 const hostPoint = "/.host"
 
+// binPoint is where a node sees the directory of the binaries, wherever that is on the machine: scripts and fence agents must
+// not lie below a directory in which everybody may write.
+const binPoint = "/holdfast/bin"
+
 // A rootBuilder makes the new root. The first error stays.
 type rootBuilder struct {
 	root string
@@ -51,6 +55,7 @@ func buildRoot(cfg initConfig) error {
 	}
 	b.bindDescriptor(keep[1], "", "/shared")
 	b.reach(cfg.BinDir, keep[2])
+	b.bindDescriptor(keep[2], "", binPoint)
 	b.reach(cfg.LabDir, keep[3])
 	b.file("/etc/hosts", cfg.Hosts)
 	b.file("/etc/hostname", cfg.Hostname+"\n")

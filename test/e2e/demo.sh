@@ -18,7 +18,7 @@ trap finish EXIT
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 run() { printf '$ %s\n' "${*//$BIN\//}"; "$@"; }
 
-sed "s#@BIN@#$BIN#g" deploy/lab/demo.yaml > "$work/demo.yaml"
+cp deploy/lab/demo.yaml "$work/demo.yaml"
 share=()
 if [ "$(id -u)" = 0 ] && command -v mkfs.ext4 >/dev/null && [ -e /dev/loop-control ]; then
   truncate -s 32M "$work/app.img" && mkfs.ext4 -q -F "$work/app.img"
@@ -36,7 +36,7 @@ say "Where is it?"
 run "$BIN/cllab" exec node2 -- clRGinfo
 
 say "A client of its own on the network asks the service IP a hundred times a second; it never stops."
-"$BIN/cllab" probe 10.77.1.100:8080 --for 40s > "$work/probe" 2>&1 &
+"$BIN/cllab" probe 10.77.1.100:8080 --min 100ms --for 40s > "$work/probe" 2>&1 &
 probe=$!
 for _ in $(seq 100); do grep -q answer "$work/probe" && break; sleep 0.05; done
 tail -f --pid="$probe" "$work/probe" 2>/dev/null | sed -u 's/^/    client: /' &
