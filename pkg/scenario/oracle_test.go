@@ -14,7 +14,7 @@ import (
 // TestAgainstASimplePlacement plays random steps on small clusters of independent groups, and compares each state with that of
 // a second, much simpler placement, which is written from the documented rules alone and thinks in events.
 func TestAgainstASimplePlacement(t *testing.T) {
-	worlds := 2500
+	worlds := 1200
 	if testing.Short() {
 		worlds = 300
 	}

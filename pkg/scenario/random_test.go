@@ -17,7 +17,7 @@ import (
 // TestRandomClusters plays random steps on random clusters with every policy and dependency, and lets the checker watch. What
 // is found here becomes a scenario.
 func TestRandomClusters(t *testing.T) {
-	worlds, length := 1200, 40
+	worlds, length := 600, 40
 	if testing.Short() {
 		worlds = 300
 	}

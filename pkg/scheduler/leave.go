@@ -378,6 +378,9 @@ func (m *model) fallback(members []int, lead *group, at int) (cause state.Cause,
 		if k == at {
 			break
 		}
+		if lead.st.Dynamic != 0 && m.nodes[k].st.AbleSince <= lead.st.Dynamic {
+			continue // it was able already when dynamic node priority chose another
+		}
 		o, _ := m.obstacle(members, k, situation{leaving: -1, fallback: true})
 		if o.bar != barNone || m.anyMark(members, k) {
 			continue

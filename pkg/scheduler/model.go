@@ -73,6 +73,7 @@ type group struct {
 
 	target  int    // where the plan wants it, -1
 	why     string // why there
+	dynamic bool   // chosen there by dynamic node priority
 	wait    string // why it is not placed
 	leave   leaving
 	leaves  []leaving // concurrent groups: by place in the list

@@ -190,6 +190,7 @@ func (m *model) placeFree(u *unit, wanted []int) []int {
 	}
 	for _, i := range wanted {
 		m.settle(&m.groups[i], c.node, c.why)
+		m.groups[i].dynamic = c.dynamic
 	}
 	return m.displace(c)
 }
@@ -300,6 +301,7 @@ type choice struct {
 	why      string
 	displace bool // it is taken although groups of lower tiers must leave
 	members  []int
+	dynamic  bool // by dynamic node priority
 	network  bool // a node was left out for the lack of a network
 }
 
@@ -340,6 +342,26 @@ type intent struct {
 	calm     bool // only where it fits without harm to anybody, and no marked node
 }
 
+// byMeasure reports whether dynamic node priority chooses.
+func (in *intent) byMeasure(s situation) bool {
+	return in.fallover == cluster.FalloverUsingDNP && !s.startup && !s.request
+}
+
+// wasDynamic reports whether dynamic node priority chose the node for which the group was released, or where it comes back to.
+func (in *intent) wasDynamic() bool {
+	to := in.lead.st.Intent
+	if in.fallover != cluster.FalloverUsingDNP || to == nil {
+		return false
+	}
+	switch to.Cause {
+	case state.CauseFallback, state.CauseMove:
+		return false
+	case state.CauseParent, state.CauseDependency:
+		return in.lead.st.Dynamic != 0
+	}
+	return true
+}
+
 // choose finds the node for the members, which must all go to one; leaving is a node that they must not take, or -1.
 func (m *model) choose(members []int, in intent, leaving int) choice {
 	s := situation{leaving: leaving, displace: in.displace}
@@ -356,7 +378,7 @@ func (m *model) choose(members []int, in intent, leaving int) choice {
 			if first != in.override {
 				why = "released on " + in.from + " for it"
 			}
-			return choice{node: k, why: why, displace: true, members: members}
+			return choice{node: k, why: why, displace: true, members: members, dynamic: first != in.override && in.wasDynamic()}
 		}
 	}
 	candidates, none := m.candidates(members, &in, &s)
@@ -406,14 +428,14 @@ func (m *model) pick(members, candidates []int, in intent, s situation) choice {
 			}
 			tier := m.displacedTier(members, k)
 			if tier < 0 {
-				return choice{node: k, why: m.whyHere(k, in, s), members: members}
+				return choice{node: k, why: m.whyHere(k, in, s), members: members, dynamic: in.byMeasure(s)}
 			}
 			if best < 0 || tier < bestTier {
 				best, bestTier = k, tier
 			}
 		}
 		if best >= 0 {
-			return choice{node: best, why: m.whyHere(best, in, s) + ", and comes before what is there", displace: true, members: members}
+			return choice{node: best, why: m.whyHere(best, in, s) + ", and comes before what is there", displace: true, members: members, dynamic: in.byMeasure(s)}
 		}
 		if in.calm {
 			break

@@ -29,6 +29,7 @@ type Decision struct {
 	To         string      `json:"to,omitempty"` // of a release: where the group is meant to start next
 	DueTo      state.DueTo `json:"due_to,omitempty"`
 	ForNetwork bool        `json:"for_network,omitempty"`
+	Dynamic    bool        `json:"dynamic,omitempty"` // the node was chosen by dynamic node priority
 	Timer      string      `json:"timer,omitempty"`
 	Due        time.Time   `json:"due,omitzero"`
 	// Reason is one sentence without a full stop.
@@ -41,7 +42,8 @@ type Decision struct {
 func (d Decision) Command() state.Command {
 	switch d.Op {
 	case OpAcquire:
-		return state.Command{Acquire: &state.Acquire{Group: d.Group, Node: d.Node, Incarnation: d.Incarnation, Based: d.Generation, Reason: d.Reason}}
+		return state.Command{Acquire: &state.Acquire{Group: d.Group, Node: d.Node, Incarnation: d.Incarnation, Based: d.Generation,
+			Dynamic: d.Dynamic, Reason: d.Reason}}
 	case OpRelease:
 		return state.Command{Release: &state.Release{Group: d.Group, Node: d.Node, Incarnation: d.Incarnation, Generation: d.Generation,
 			Cause: d.Cause, To: d.To, DueTo: d.DueTo, Reason: d.Reason}}

@@ -156,7 +156,7 @@ func (m *model) startIfClear(g *group, k int, based uint64, why string) {
 	if g.st.Freed != "" {
 		reason = g.st.Freed + "; " + why
 	}
-	d := Decision{Op: OpAcquire, Group: g.def.Name, Node: n.name, Incarnation: n.st.Incarnation, Generation: based, Reason: reason}
+	d := Decision{Op: OpAcquire, Group: g.def.Name, Node: n.name, Incarnation: n.st.Incarnation, Generation: based, Dynamic: g.dynamic, Reason: reason}
 	if g.st.Freed != "" {
 		d.Requires = append(d.Requires, g.st.Freed)
 	}

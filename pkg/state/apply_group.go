@@ -64,7 +64,10 @@ func (t *tx) begins(d *cluster.ResourceGroup, c *Acquire) {
 	gen := t.s.Generation
 	g := t.group(d.Name)
 	g.Generation, g.Phase, g.Intent, g.LastReason, g.Freed = gen, PhaseActive, nil, bounded(c.Reason), ""
-	g.ErrorForNetwork = false
+	g.ErrorForNetwork, g.Dynamic = false, 0
+	if c.Dynamic {
+		g.Dynamic = t.e.Index
+	}
 	if !d.Concurrent() {
 		for _, node := range d.Nodes {
 			if i := g.Instances[node]; i != nil && node != c.Node && (i.State == TempError || i.State == Error || i.State == Unmanaged) {

@@ -99,7 +99,7 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 	w.BootID, w.Life, w.Format, w.Version = c.BootID, c.Life, c.Format, c.Version
 	w.Dead, w.Lost, w.Armed, w.Arming, w.Forced, w.Resetting, w.Fencing = nil, nil, nil, "", false, "", nil
 	w.NetworksDown, w.Measures = nil, Measures{}
-	w.Services, w.StopMode, w.UpSince = ServicesOff, "", 0
+	w.Services, w.StopMode, w.UpSince, w.AbleSince = ServicesOff, "", 0, 0
 	t.event(EventNodeBoot, c.Node, "", "node %s has booted: incarnation %d%s", c.Node, w.Incarnation, afterReset(c.Reset))
 	if c.Reset != "" && !sameBoot {
 		t.restrain(w)
@@ -289,7 +289,7 @@ func (t *tx) networkState(c *NetworkState) {
 		t.event(EventNetworkDown, c.Node, "", "node %s has lost network %s%s", c.Node, c.Network, colon(c.Sentence))
 		return
 	}
-	w.NetworksDown = without(w.NetworksDown, c.Network)
+	w.NetworksDown, w.AbleSince = without(w.NetworksDown, c.Network), t.e.Index
 	t.event(EventNetworkUp, c.Node, "", "node %s has network %s again%s", c.Node, c.Network, colon(c.Sentence))
 	t.each(c.Node, func(d *cluster.ResourceGroup, g *Group) {
 		if !slices.Contains(t.s.Definition.NetworksOf(d), c.Network) {

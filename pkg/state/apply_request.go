@@ -32,7 +32,7 @@ func (t *tx) moveGroup(group, node string) {
 	t.event(EventExternalStateChange, node, group, "group %s is to run on node %s: asked by %s", group, node, t.by())
 	w := t.group(group)
 	w.Override = &Override{Node: node, By: t.e.Command.By, At: t.at()}
-	w.Offline = false
+	w.Offline, w.Dynamic = false, 0
 	t.unmark(group, node)
 	t.again(d, PhaseRequest)
 }
@@ -158,7 +158,7 @@ func (t *tx) clearGroup(c *ClearGroup) {
 		return // there is nothing to clear
 	}
 	t.event(EventExternalStateChange, "", c.Group, "the errors of group %s are cleared by %s", c.Group, t.by())
-	t.group(c.Group)
+	t.group(c.Group).Dynamic = 0
 	for _, node := range d.Nodes {
 		t.unmark(c.Group, node)
 	}

@@ -97,7 +97,7 @@ func (t *tx) startServices(name string, mode StartMode) {
 	if mode == StartManual {
 		w.Services = ServicesManual
 	}
-	w.UpSince = t.e.Index
+	w.UpSince, w.AbleSince = t.e.Index, t.e.Index
 	t.event(EventNodeUp, name, "", "cluster services of node %s have started (%s)", name, mode)
 	t.each(name, func(d *cluster.ResourceGroup, g *Group) {
 		if i := g.Instances[name]; i != nil && i.State == Offline && i.DueTo == DueToNodeForcedDown {

@@ -220,6 +220,7 @@ type Acquire struct {
 	Node        string `json:"node"`
 	Incarnation uint64 `json:"incarnation"`
 	Based       uint64 `json:"based"`
+	Dynamic     bool   `json:"dynamic,omitempty"` // the node was chosen by dynamic node priority
 	Reason      string `json:"reason"`
 }
 

@@ -76,8 +76,9 @@ type Node struct {
 
 	Services Services `json:"services,omitempty"`
 	StopMode StopMode `json:"stop_mode,omitempty"` // while stopping
-	// UpSince is the index at which these services started; 0 while off.
-	UpSince uint64 `json:"up_since,omitempty"`
+	// UpSince is the index at which these services started; 0 while off. AbleSince is that, or of the last return of a network.
+	UpSince   uint64 `json:"up_since,omitempty"`
+	AbleSince uint64 `json:"able_since,omitempty"`
 
 	// Dead is the proof of the current incarnation's death; nil while it lives or is only silent.
 	Dead *Death `json:"dead,omitempty"`
@@ -180,6 +181,10 @@ type Group struct {
 	Intent *Intent `json:"intent,omitempty"`
 	// ErrorForNetwork: the group is in ERROR, and a node was left out for the lack of a network.
 	ErrorForNetwork bool `json:"error_for_network,omitempty"`
+
+	// Dynamic is the index at which it was acquired on a node that dynamic node priority chose, 0 if its node was chosen
+	// otherwise: only a node that has become able since is a reason to fall back.
+	Dynamic uint64 `json:"dynamic,omitempty"`
 
 	// Override is the operator's placement (priority override location).
 	Override *Override `json:"override,omitempty"`
