@@ -143,7 +143,7 @@ func (g *Gossip) Refresh() {
 }
 
 // Events is where changes come. Only one goroutine should read. A reader that is slow finds the newest state of each member, not
-// each step on the way to it. At the beginning all members count as down.
+// each step on the way to it. At the beginning all members count as down. Close closes the channel.
 func (g *Gossip) Events() <-chan Event { return g.events.out }
 
 // A Status is what is known of one member on one network.
@@ -297,6 +297,7 @@ func (e *events) next() (Event, bool) {
 }
 
 func (e *events) pump(done <-chan struct{}) {
+	defer close(e.out)
 	for {
 		ev, ok := e.next()
 		if !ok {

@@ -62,6 +62,7 @@ type Host struct {
 	listeners map[string]*listener
 	packets   map[string]*packetConn
 	nextPort  int
+	off       bool
 }
 
 // Host returns the named host, which it makes at the first call. The k-th host has the address 10.<n>.0.<k> on the n-th
@@ -176,6 +177,85 @@ func (l *LAN) repath() {
 	}
 }
 
+// PowerOff takes a host away as a power failure does: nothing more leaves it or reaches it, its sockets are gone, and nobody
+// is told. What runs on it gets errors from then on.
+func (h *Host) PowerOff() {
+	h.lan.mu.Lock()
+	h.off = true
+	h.lan.mu.Unlock()
+	for _, s := range h.drop() {
+		s.vanish()
+	}
+	h.lan.repath()
+}
+
+// PowerOn brings the host back, without sockets. What others still send over a connection of before is answered by a reset.
+func (h *Host) PowerOn() {
+	h.lan.mu.Lock()
+	h.off = false
+	h.lan.mu.Unlock()
+	h.lan.repath()
+}
+
+// CloseAll closes all sockets of the host, as a kernel does for a process that was killed.
+func (h *Host) CloseAll() {
+	for _, s := range h.drop() {
+		s.closeWrite()
+		s.back.end(func() { s.back.gone = true })
+		s.forget()
+	}
+}
+
+// drop closes the listeners and packet sockets and lists the host's ends of streams.
+func (h *Host) drop() []*half {
+	h.lan.mu.Lock()
+	var closers []io.Closer
+	for _, ln := range h.listeners {
+		closers = append(closers, ln)
+	}
+	for _, p := range h.packets {
+		closers = append(closers, p)
+	}
+	var ends []*half
+	for s := range h.lan.streams {
+		if s.path.from == h.name {
+			ends = append(ends, s)
+		}
+	}
+	h.lan.mu.Unlock()
+	for _, c := range closers {
+		c.Close()
+	}
+	return ends
+}
+
+// vanish ends the writer's end of a stream with its machine.
+func (h *half) vanish() {
+	h.mu.Lock()
+	kept := h.chunks[:0]
+	for _, c := range h.chunks { // what is on the wire arrives; what was held by a cut is lost
+		if !c.at.IsZero() {
+			kept = append(kept, c)
+		}
+	}
+	h.chunks = kept
+	h.mu.Unlock()
+	h.kill(syscall.ENETDOWN)
+	h.back.end(func() { h.back.gone = true })
+}
+
+// Open reports whether each of two hosts reaches the other over some network.
+func (l *LAN) Open(a, b string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.networks {
+		if l.open(path{a, b, n}) && l.open(path{b, a, n}) {
+			return true
+		}
+	}
+	return false
+}
+
 // SetLoss makes packets (not streams) get lost at random, with the given probability.
 func (l *LAN) SetLoss(rate float64, seed uint64) {
 	l.mu.Lock()
@@ -198,7 +278,10 @@ func (l *LAN) Packets() (sent, lost int) {
 }
 
 // open reports whether what from sends reaches to. It is called with the lock.
-func (l *LAN) open(p path) bool { return !l.cuts[p] }
+func (l *LAN) open(p path) bool {
+	from, to := l.hosts[p.from], l.hosts[p.to]
+	return !l.cuts[p] && (from == nil || !from.off) && (to == nil || !to.off)
+}
 
 // find resolves an address. It is called with the lock.
 func (l *LAN) find(address string) (h *Host, network, port string, err error) {
@@ -338,7 +421,9 @@ func (ln *listener) Accept() (net.Conn, error) {
 func (ln *listener) Close() error {
 	ln.once.Do(func() {
 		ln.host.lan.mu.Lock()
-		delete(ln.host.listeners, ln.key)
+		if ln.host.listeners[ln.key] == ln {
+			delete(ln.host.listeners, ln.key)
+		}
 		ln.host.lan.mu.Unlock()
 		close(ln.closed)
 		for {
@@ -747,7 +832,9 @@ func (p *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 func (p *packetConn) Close() error {
 	p.once.Do(func() {
 		p.host.lan.mu.Lock()
-		delete(p.host.packets, p.key)
+		if p.host.packets[p.key] == p {
+			delete(p.host.packets, p.key)
+		}
 		p.host.lan.mu.Unlock()
 		close(p.closed)
 	})
