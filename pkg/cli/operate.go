@@ -151,6 +151,7 @@ func startGoal(nodes []string, before *api.Status, r api.Request) goal {
 				}
 			}
 			out = append(out, unsettled(st)...)
+			out = append(out, fewVoters(st)...)
 			for i := range st.Groups {
 				g := &st.Groups[i]
 				out = append(out, errorsOf(st, g)...)
@@ -168,6 +169,21 @@ func startGoal(nodes []string, before *api.Status, r api.Request) goal {
 			return "cluster services run on " + join(out) + "; " + whereGroupsAre(st)
 		},
 	}
+}
+
+// fewVoters waits for the votes of nodes that have just joined: until three vote, the loss of one may end everything, and whoever
+// has started a cluster takes it for one that survives that.
+func fewVoters(st *api.Status) []string {
+	running := 0
+	for i := range st.Nodes {
+		if st.Nodes[i].State == api.NodeNormal {
+			running++
+		}
+	}
+	if v := st.Cluster.Quorum.Voters; v > 0 && v < 3 && running >= 3 {
+		return []string{fmt.Sprintf("%d of 3 nodes vote so far (no failure is survived yet), wanted 3", v)}
+	}
+	return nil
 }
 
 // chosen are the nodes that were named, or all.
