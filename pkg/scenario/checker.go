@@ -19,12 +19,14 @@ type checker struct {
 	startAfter map[string][]string // source -> targets
 	stopAfter  map[string][]string // source -> targets that must be offline before it stops
 	apart      [][]string
+	apartOf    map[string][]int // group -> its sets in apart
 	together   [][]string
 }
 
 func newChecker(d *cluster.Definition) *checker {
 	c := &checker{def: d, concurrent: map[string]bool{}, parents: map[string][]string{}, children: map[string][]string{},
-		startAfter: map[string][]string{}, stopAfter: map[string][]string{}}
+		startAfter: map[string][]string{}, stopAfter: map[string][]string{},
+		apartOf: map[string][]int{}}
 	for i := range d.ResourceGroups {
 		g := &d.ResourceGroups[i]
 		c.concurrent[g.Name] = g.Startup == cluster.OnlineOnAllAvailable
@@ -42,7 +44,11 @@ func newChecker(d *cluster.Definition) *checker {
 			c.together = append(c.together, dep.SameNode)
 		case dep.DifferentNodes != nil:
 			t := dep.DifferentNodes
-			c.apart = append(c.apart, append(append(append([]string(nil), t.High...), t.Intermediate...), t.Low...))
+			set := append(append(append([]string(nil), t.High...), t.Intermediate...), t.Low...)
+			for _, g := range set {
+				c.apartOf[g] = append(c.apartOf[g], len(c.apart))
+			}
+			c.apart = append(c.apart, set)
 		}
 	}
 	return c
@@ -60,23 +66,19 @@ func (c *checker) runsOn(w *world, group string) []string {
 	return out
 }
 
-// exclusive: no exclusive group on two machines, no two members of a different-nodes set on one.
-func (c *checker) exclusive(w *world) []string {
+// exclusive: the group is not on two machines, and on none with another member of a different-nodes set of its.
+func (c *checker) exclusive(w *world, group string) []string {
 	var out []string
-	for i := range c.def.ResourceGroups {
-		g := c.def.ResourceGroups[i].Name
-		if on := c.runsOn(w, g); len(on) > 1 && !c.concurrent[g] {
-			out = append(out, fmt.Sprintf("PROMISE BROKEN: %s runs on %v", g, on))
-		}
+	on := c.runsOn(w, group)
+	if len(on) > 1 && !c.concurrent[group] {
+		out = append(out, fmt.Sprintf("PROMISE BROKEN: %s runs on %v", group, on))
 	}
-	for _, set := range c.apart {
-		at := map[string]string{}
-		for _, g := range set {
-			for _, n := range c.runsOn(w, g) {
-				if other := at[n]; other != "" {
-					out = append(out, fmt.Sprintf("PROMISE BROKEN: %s and %s of a different-nodes set run on %s", other, g, n))
+	for _, set := range c.apartOf[group] {
+		for _, o := range c.apart[set] {
+			for _, n := range on {
+				if _, runs := w.machines[n].running[o]; runs && o != group {
+					out = append(out, fmt.Sprintf("PROMISE BROKEN: %s and %s of a different-nodes set run on %s", group, o, n))
 				}
-				at[n] = g
 			}
 		}
 	}
@@ -147,7 +149,10 @@ func (c *checker) touchable(w *world, group string) bool {
 
 // settled: what must hold when nothing more is planned.
 func (c *checker) settled(w *world) []string {
-	out := c.exclusive(w)
+	var out []string
+	for i := range c.def.ResourceGroups {
+		out = append(out, c.exclusive(w, c.def.ResourceGroups[i].Name)...)
+	}
 	if p := scheduler.Plan(w.s, w.now); len(p.Decisions) > 0 {
 		d := p.Decisions[0]
 		out = append(out, fmt.Sprintf("PROMISE BROKEN: the settled state still plans to %s %s on %s", d.Op, d.Group, d.Node))

@@ -307,7 +307,7 @@ func (w *world) act(node string, m *machine, g *cluster.ResourceGroup) bool {
 	default:
 		return false
 	}
-	for _, why := range w.check.exclusive(w) {
+	for _, why := range w.check.exclusive(w, g.Name) {
 		w.broken("%s", why)
 	}
 	return true

@@ -139,6 +139,11 @@ func (m *model) obstacle(members []int, k int, s situation) (obstacle, *group) {
 		if by := m.excludedBy(g, n, s.displace); by >= 0 {
 			return obstacle{bar: barExclusion, other: m.groups[by].def.Name}, g
 		}
+		for _, mb := range g.member { // what it displaces makes room
+			if o := n.inSet[mb.set]; o >= 0 && o != i && m.plannedOn(&m.groups[o], k) {
+				weight -= m.groups[o].def.Weight
+			}
+		}
 	}
 	if n.def.Capacity > 0 && weight > 0 && n.load+weight > n.def.Capacity {
 		return obstacle{bar: barCapacity}, first

@@ -153,7 +153,10 @@ func (m *model) startIfClear(g *group, k int, based uint64, why string) {
 	}
 	n.actual += g.def.Weight
 	reason := why
-	if g.st.Freed != "" {
+	switch {
+	case g.st.Freed == why && g.st.Intent != nil:
+		reason = why + "; released on " + g.st.Intent.From
+	case g.st.Freed != "" && g.st.Freed != why:
 		reason = g.st.Freed + "; " + why
 	}
 	d := Decision{Op: OpAcquire, Group: g.def.Name, Node: n.name, Incarnation: n.st.Incarnation, Generation: based, Dynamic: g.dynamic, Reason: reason}
