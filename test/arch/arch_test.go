@@ -73,15 +73,12 @@ var importers = map[string][]string{
 	"github.com/hashicorp/go-metrics":     {"pkg/gossip", "pkg/consensus"}, // its sink is process-wide; both silence it
 	"github.com/goccy/go-yaml":            {"pkg/config"},
 	"github.com/prometheus/client_golang": {"pkg/metrics"},
-	"github.com/prometheus/procfs":        {"pkg/executor/linux", "pkg/monitor"},
 	"github.com/vishvananda/netlink":      {"pkg/executor/linux", "cmd/cllab"}, // the lab builds networks, the executor addresses
 	"github.com/google/nftables":          {"cmd/cllab"},
-	"github.com/mdlayher/packet":          {"pkg/executor/linux"},
 	"github.com/spf13/cobra":              {"cmd/cllab"},
 	"github.com/gdamore/tcell/v2":         {"cmd/clstat"},
 	"github.com/coreos/go-systemd/v22":    {"cmd/clstrmgrd", "cmd/cldeadman"},
 	"golang.org/x/term":                   {"cmd/clmgr", "cmd/clstat", "cmd/cllab", "pkg/cli"},
-	"golang.org/x/net":                    {"pkg/executor/linux"},
 	"golang.org/x/sync":                   nil, // anywhere outside the core
 	"golang.org/x/sys":                    nil,
 	"pgregory.net/rapid":                  {}, // tests only
@@ -122,7 +119,7 @@ func sources(t *testing.T) []source {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "internal_deps" || d.Name() == "bin" || exists(filepath.Join(path, "go.mod"))):
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin" || exists(filepath.Join(path, "go.mod"))):
 			return filepath.SkipDir
 		case d.IsDir() || !strings.HasSuffix(path, ".go"):
 			return nil
