@@ -169,13 +169,7 @@ func (m *member) commitArmed(view *state.State) {
 	if n.dm == nil {
 		return
 	}
-	info, p := n.dm.Info(), n.armedWith
-	fact := lease.Armed{Node: m.name, Incarnation: m.loop.node.incarnation, Class: info.Class, Mode: m.deadmanMode(view), Watchdog: info.Watchdog,
-		MaxAge: p.MaxAge, Residue: p.Residue, Margin: p.Margin}
-	if view.Definition != nil && info.Class == lease.Process {
-		fact.Waived = view.Definition.Settings.WaiveTimeProof
-	}
-	m.once("armed/"+n.arming, &state.Command{Armed: &state.Armed{Fact: fact, Arming: n.arming}})
+	m.proposeArmed(m.armedFact(view, n.dmWith))
 }
 
 // announce tells the networks again where the addresses held here are.

@@ -40,6 +40,7 @@ type Deadman interface {
 	Grant(nonce lease.Nonce, leaderBoot string, leaderTime lease.Instant) error
 	Arm(ctx context.Context) error
 	Disarm(ctx context.Context) error
+	Update(ctx context.Context, s deadman.Settings) error
 	HoldsSomething(bool) error
 	Reset() error
 	Status() deadman.Status

@@ -158,6 +158,8 @@ func (m *member) handle(e any) {
 		m.lostDeadman(e)
 	case deadmanDone:
 		m.finishDeadman(e)
+	case deadmanUpdated:
+		m.finishUpdate(e)
 	case gossipEvent:
 		m.gotGossip(e)
 	case linkEvent:

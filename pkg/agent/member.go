@@ -157,6 +157,7 @@ func (m *member) openLog() error {
 func (m *member) start(ctx context.Context) {
 	ctx, m.stop = context.WithCancelCause(ctx)
 	m.met.SetSource(m.sample)
+	m.loopAt.Store(int64(m.clock.Now())) // the carriers begin before the loop's first pass
 	m.work.Go(func() { m.keepDeadman(ctx) })
 	m.work.Go(func() { m.watchLeadership(ctx) })
 	m.work.Go(func() { m.watchLinks(ctx) })

@@ -20,12 +20,14 @@ import (
 type nodeState_ struct {
 	// The deadman.
 	dm         Deadman
-	dmBusy     bool          // an arm or disarm is under way
-	armed      bool          // as the deadman says
-	armedAt    lease.Instant // when this arming began, as far as this agent knows; requests after it count
-	arming     string        // the nonce of this arming
-	armedWith  lease.Params  // the timings of this arming
-	dmSince    lease.Instant // of the connection
+	dmBusy     bool             // an arm, disarm or update is under way
+	dmWith     deadman.Settings // what it was given last; zero: not known for certain
+	dmRetryAt  lease.Instant    // not before then is it given others
+	armed      bool             // as the deadman says
+	armedAt    lease.Instant    // when this arming began, as far as this agent knows; requests after it count
+	arming     string           // the nonce of this arming
+	armedWith  lease.Params     // the timings of this arming
+	dmSince    lease.Instant    // of the connection
 	dmWarnings []string
 
 	// The lease.
@@ -122,14 +124,16 @@ func (m *member) endNode() {
 // The deadman's connection.
 
 type (
-	deadmanUp   struct{ dm Deadman }
+	deadmanUp struct {
+		dm   Deadman
+		with deadman.Settings
+	}
 	deadmanDown struct{ dm Deadman }
 	deadmanDone struct {
-		dm   Deadman
-		arm  bool
-		err  error
-		at   lease.Instant
-		with lease.Params
+		dm  Deadman
+		arm bool
+		err error
+		at  lease.Instant
 	}
 )
 
@@ -137,7 +141,8 @@ type (
 func (m *member) keepDeadman(ctx context.Context) {
 	told := false
 	for ctx.Err() == nil {
-		dm, err := m.opt.ConnectDeadman(ctx, deadman.Settings{Params: m.params(), Mode: m.deadmanMode(m.view())})
+		with := m.lastSettings()
+		dm, err := m.opt.ConnectDeadman(ctx, with)
 		if err != nil {
 			if !told {
 				told = true
@@ -150,7 +155,7 @@ func (m *member) keepDeadman(ctx context.Context) {
 			continue
 		}
 		told = false
-		m.post(deadmanUp{dm})
+		m.post(deadmanUp{dm, with})
 		m.carryRequests(ctx, dm)
 		m.post(deadmanDown{dm})
 	}
@@ -158,12 +163,12 @@ func (m *member) keepDeadman(ctx context.Context) {
 
 func (m *member) gotDeadman(e deadmanUp) {
 	n := &m.loop.node
-	n.dm, n.dmBusy, n.dmSince = e.dm, false, m.clock.Now()
+	n.dm, n.dmBusy, n.dmSince, n.dmWith = e.dm, false, m.clock.Now(), e.with
 	info := e.dm.Info()
 	n.armed, n.dmWarnings = info.Armed, info.Warnings
 	if n.armed {
 		// Armed by an earlier agent: only requests made through this connection count.
-		n.armedAt, n.armedWith = n.dmSince, m.params()
+		n.armedAt, n.armedWith = n.dmSince, n.dmWith.Params
 		n.arming = armingName(info)
 	}
 	for _, w := range info.Warnings {
@@ -187,7 +192,7 @@ func (m *member) setArmed(arm bool) {
 		return
 	}
 	n.dmBusy = true
-	dm, with := n.dm, m.params()
+	dm := n.dm
 	m.work.Go(func() {
 		ctx, cancel := context.WithTimeout(m.loop.ctx, 5*time.Second)
 		defer cancel()
@@ -197,7 +202,7 @@ func (m *member) setArmed(arm bool) {
 		} else {
 			err = dm.Disarm(ctx)
 		}
-		m.post(deadmanDone{dm: dm, arm: arm, err: err, at: m.clock.Now(), with: with})
+		m.post(deadmanDone{dm: dm, arm: arm, err: err, at: m.clock.Now()})
 	})
 }
 
@@ -213,7 +218,7 @@ func (m *member) finishDeadman(e deadmanDone) {
 	}
 	n.armed = e.arm
 	if e.arm {
-		n.armedAt, n.armedWith, n.arming = e.at, e.with, armingName(e.dm.Info())
+		n.armedAt, n.armedWith, n.arming = e.at, n.dmWith.Params, armingName(e.dm.Info())
 		m.log.Info("the deadman is armed", "class", e.dm.Info().Class, "watchdog", e.dm.Info().Watchdog)
 		return
 	}

@@ -17,6 +17,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	}
 	if n.dm != nil && !n.dmBusy {
 		m.followDeadman()
+		m.tendDeadman(view, now)
 	}
 	if inc := m.incarnation(view); inc != 0 {
 		n.incarnation = inc
@@ -39,7 +40,7 @@ func (m *member) followDeadman() {
 	}
 	n.armed = info.Armed
 	if info.Armed {
-		n.armedAt, n.armedWith, n.arming = m.clock.Now(), m.params(), armingName(info)
+		n.armedAt, n.armedWith, n.arming = m.clock.Now(), n.dmWith.Params, armingName(info)
 	}
 	m.log.Info("the deadman has changed by itself", "armed", info.Armed)
 }
