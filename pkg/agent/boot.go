@@ -115,7 +115,7 @@ func (m *member) boot(ctx context.Context, from string, req bootRequest) bootRep
 	if !ok {
 		return bootReply{Refused: "the boot message answers no current question of the leader"}
 	}
-	r, err := m.commit(ctx, &state.Command{By: from, NodeBoot: &state.NodeBoot{Node: from, BootID: req.BootID, Life: req.Life,
+	r, err := m.commit(ctx, &state.Command{Term: led.term, By: from, NodeBoot: &state.NodeBoot{Node: from, BootID: req.BootID, Life: req.Life,
 		Replaces: req.Replaces, AllStopped: req.AllStopped, Format: state.Format, Version: req.Version}})
 	switch {
 	case err != nil:

@@ -65,7 +65,7 @@ func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
 }
 
 func (m *member) shoot(ctx context.Context, led *leadership, device cluster.FenceDevice, s lease.Subject) (string, error) {
-	r, err := m.commit(ctx, &state.Command{Fence: &state.Fence{Node: s.Node, Incarnation: s.Incarnation, Device: device.Name}})
+	r, err := m.commit(ctx, &state.Command{Term: led.term, Fence: &state.Fence{Node: s.Node, Incarnation: s.Incarnation, Device: device.Name}})
 	if err != nil {
 		return "", err
 	}

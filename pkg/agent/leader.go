@@ -252,6 +252,7 @@ func (m *member) propose(led *leadership, batch []proposal) {
 		var wg sync.WaitGroup
 		for i, p := range batch {
 			wg.Go(func() {
+				p.command.Term = led.term
 				r, err := m.commit(led.ctx, p.command)
 				results[i] = proposed{p, r, err}
 			})

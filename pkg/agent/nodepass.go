@@ -21,14 +21,27 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	}
 	if inc := m.incarnation(view); inc != 0 {
 		n.incarnation = inc
-	} else if n.incarnation == 0 || n.unknown {
+	} else if (n.incarnation == 0 || n.unknown) && !n.working() {
 		m.beginIntroduction()
+	}
+	if n.introducing {
+		return // it probes and stops by itself; one action per group at a time
 	}
 	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(view, now)) {
 		m.doLocal(view, a)
 	}
 	m.reportNetworks(view, now)
 	m.announce(view, now)
+}
+
+// working reports whether any work on a group is under way.
+func (n *nodeState_) working() bool {
+	for _, g := range n.groups {
+		if g.job != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // followDeadman takes over what the deadman has done by itself: it disarms a node that has started nothing.

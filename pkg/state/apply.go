@@ -27,7 +27,11 @@ func Apply(s *State, e Entry) (*State, Result) {
 		t.res = Result{Index: first.Index, Refused: first.Refused, Repeated: true, Incarnation: first.Value, Generation: first.Value}
 		return t.s, t.res
 	}
-	t.apply(c)
+	if c.Term != 0 && c.Term != e.Term {
+		t.refuse("it was decided by the leader of term %d, and the log has come to term %d", c.Term, e.Term)
+	} else {
+		t.apply(c)
+	}
 	if t.res.Refused != "" && t.changed() {
 		panic("state: the command " + c.kind() + " was refused after it had changed the state: " + t.res.Refused)
 	}

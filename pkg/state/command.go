@@ -21,6 +21,10 @@ type Command struct {
 	ID string `json:"id,omitempty"`
 	// At is the proposer's wall time, UTC: for the history, settling and fallback timers, and marks; never for safety.
 	At time.Time `json:"at"`
+	// Term is the term of the leader that decided this; 0: nobody's decision. Apply refuses the command in an entry of another
+	// term: a proof or a decision that was under way when its leader was deposed must not come back when that node leads
+	// again, because another leader may have granted, found or started something in between (attack A9).
+	Term uint64 `json:"term,omitempty"`
 	// By is who asked: an operator, or a node.
 	By string `json:"by,omitempty"`
 
