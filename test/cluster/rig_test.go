@@ -469,3 +469,66 @@ func (r *rig) expiry() time.Duration {
 	p := r.params
 	return lease.Armed{Watchdog: p.Watchdog, MaxAge: p.MaxAge, Residue: p.Residue, Margin: p.Margin}.Expiry()
 }
+
+// tend does what the world around the cluster does: machines that were reset boot again, agents that ended are started again.
+func (r *rig) tend() {
+	for _, n := range r.names {
+		m := r.machines[n]
+		m.mu.Lock()
+		on, gone, proc := m.on, time.Since(m.died), m.proc
+		m.mu.Unlock()
+		switch {
+		case !on && gone > bootTime:
+			m.boot()
+		case on && proc == nil:
+			m.startAgent()
+		}
+	}
+}
+
+// bootTime is how long a machine takes from its end until its agent runs again.
+const bootTime = 3 * time.Second
+
+// recover ends all faults and waits until the cluster serves everything again.
+func (r *rig) recover(limit time.Duration) {
+	r.t.Helper()
+	for _, n := range r.names {
+		r.machines[n].thaw()
+	}
+	r.lan.Heal()
+	r.fenceBroken.Store(false)
+	r.await(limit, "the cluster serves everything again after the end of all faults", func() bool {
+		r.tend()
+		return r.allUp() && r.settled()
+	})
+}
+
+func (r *rig) allUp() bool {
+	for _, n := range r.names {
+		if r.machines[n].agent() == nil {
+			return false
+		}
+	}
+	for _, n := range r.status().Nodes {
+		if n.State != api.NodeNormal {
+			return false
+		}
+	}
+	return true
+}
+
+// within fails the test if a group had an outage longer than the bound.
+func (r *rig) within(bound time.Duration, what string) {
+	r.t.Helper()
+	for _, o := range r.watch.outages("") {
+		if o.long > bound {
+			r.fatal("%s: %s was not served for %v, the bound is %v", what, o.group, o.long, bound)
+		}
+	}
+}
+
+// ends waits until the machine is off, for its watchdog or its deadman has ended it.
+func (r *rig) ends(name string, limit time.Duration) {
+	r.t.Helper()
+	r.await(limit, name+" is reset", func() bool { return !r.machines[name].isOn() })
+}

@@ -1,0 +1,236 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
+)
+
+// The published bounds, in fake time: what the machine's own slowness adds is not in them.
+const (
+	boundFenced = 3 * time.Second
+	boundLease  = 7500 * time.Millisecond
+	boundFast   = 3500 * time.Millisecond
+	boundMove   = 300 * time.Millisecond
+)
+
+// victim is the leader, or the first machine that is not.
+func (r *rig) victim(leader bool) string {
+	l := r.awaitLeader(5 * time.Second)
+	if leader {
+		return l
+	}
+	return r.others(l)[r.random(len(r.names)-1)]
+}
+
+func who(leader bool) string {
+	if leader {
+		return "the leader"
+	}
+	return "another node"
+}
+
+// A crash is survived within the bound, whoever it is, with a fence device and without.
+func TestCrash(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		o     options
+		bound time.Duration
+	}{
+		{"fence", options{fence: true}, boundFenced},
+		{"lease", options{}, boundLease},
+		{"lease fast", options{profile: "fast"}, boundFast},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, c.o, func(r *rig) {
+				var took []time.Duration
+				for i := range 6 {
+					leader := i%2 == 0
+					v := r.victim(leader)
+					r.watch.forget()
+					r.machines[v].crash()
+					r.await(c.bound+5*time.Second, "the survivors serve everything", r.settledBut(v))
+					r.within(c.bound, "crash of "+who(leader))
+					took = append(took, r.watch.longest(""))
+					r.recover(40 * time.Second)
+					r.spread()
+				}
+				slices.Sort(took)
+				t.Logf("longest outage of each crash: %v", took)
+			})
+		})
+	}
+}
+
+// settledBut reports whether all groups are online somewhere, one machine being away.
+func (r *rig) settledBut(string) func() bool {
+	return func() bool {
+		for g := range r.groups {
+			if h := r.holder(g); h == "" || !r.connected(h) {
+				return false
+			}
+		}
+		l := r.leader()
+		return l != "" && len(r.machines[l].agent().Status().Pending) == 0
+	}
+}
+
+// spread brings every group home, so that each machine has something to lose.
+func (r *rig) spread() {
+	r.t.Helper()
+	for _, g := range r.options.groups {
+		var name, home string
+		fmt.Sscan(g, &name, &home)
+		if r.holder(name) != home {
+			r.do(api.Request{Op: api.OpMove, Groups: []string{name}, Node: home})
+			r.await(10*time.Second, name+" is at home", func() bool { return r.holder(name) == home && r.settled() })
+		}
+	}
+}
+
+// A planned move takes no longer than the bound, and nothing else is touched.
+func TestPlannedMove(t *testing.T) {
+	inBubble(t, options{}, func(r *rig) {
+		for i := range 6 {
+			to := r.names[(i+1)%3]
+			r.watch.forget()
+			if r.holder("g1") == to {
+				continue
+			}
+			r.do(api.Request{Op: api.OpMove, Groups: []string{"g1"}, Node: to})
+			r.await(5*time.Second, "g1 has moved", func() bool { return r.holder("g1") == to && r.settled() })
+			r.within(boundMove, "a planned move")
+		}
+		if n := r.ledger.starts("g2") + r.ledger.starts("g3"); n != 2 {
+			t.Errorf("the other groups were started %d times in all", n)
+		}
+	})
+}
+
+// An agent that is killed and comes back in time stops nothing (P6).
+func TestAgentRestart(t *testing.T) {
+	inBubble(t, options{}, func(r *rig) {
+		r.watch.forget()
+		before := [3]int{r.ledger.starts("g1"), r.ledger.starts("g2"), r.ledger.starts("g3")}
+		for i := range 12 {
+			v := r.victim(i%2 == 0)
+			r.machines[v].kill9()
+			time.Sleep(time.Duration(50+r.random(1500)) * time.Millisecond)
+			r.machines[v].startAgent()
+			r.await(15*time.Second, "the agent is back", func() bool { return r.allUp() && r.settled() })
+			time.Sleep(time.Duration(r.random(1500)) * time.Millisecond)
+		}
+		if after := [3]int{r.ledger.starts("g1"), r.ledger.starts("g2"), r.ledger.starts("g3")}; after != before {
+			t.Errorf("groups were started again: %v, before %v", after, before)
+		}
+		for _, n := range r.names {
+			if m := r.machines[n]; m.boots != 1 {
+				t.Errorf("%s was reset: %s", n, m.why)
+			}
+		}
+		if o := r.watch.outages(""); len(o) > 0 {
+			t.Errorf("outages: %v", o)
+		}
+	})
+}
+
+// An agent that does not come back: its deadman ends the machine in time, and the groups go on elsewhere.
+func TestAgentStaysAway(t *testing.T) {
+	inBubble(t, options{}, func(r *rig) {
+		for i := range 2 {
+			v := r.victim(i == 0)
+			r.watch.forget()
+			r.machines[v].kill9()
+			r.ends(v, r.params.Hard+time.Second)
+			r.await(boundLease+5*time.Second, "the survivors serve everything", r.settledBut(v))
+			r.within(boundLease, "an agent that stays away")
+			r.recover(40 * time.Second)
+			r.spread()
+		}
+	})
+}
+
+// All machines fail at once, and boot again in any order: everything is served again, at home.
+func TestAllCrash(t *testing.T) {
+	inBubble(t, options{seed: 3}, func(r *rig) {
+		for range 3 {
+			for _, n := range r.names {
+				r.machines[n].crash()
+			}
+			time.Sleep(time.Duration(r.random(20)) * time.Second)
+			for _, i := range r.rng.Perm(len(r.names)) {
+				r.machines[r.names[i]].boot()
+				time.Sleep(time.Duration(r.random(3000)) * time.Millisecond)
+			}
+			r.watch.forget()
+			r.recover(30 * time.Second)
+		}
+	})
+}
+
+// A cold start of all at once serves its first group within the bound: every node's boot is its own proof.
+func TestColdStart(t *testing.T) {
+	inBubble(t, options{}, func(r *rig) {
+		for _, n := range r.names {
+			r.machines[n].crash()
+		}
+		time.Sleep(10 * time.Second)
+		for _, n := range r.names {
+			r.machines[n].boot()
+		}
+		began := time.Now()
+		r.settle(20 * time.Second)
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("a cold start took %v", took)
+		} else {
+			t.Logf("a cold start took %v", took)
+		}
+	})
+}
+
+// Two machines of three come back after all have failed: what the log shows on the third starts only after its lease.
+func TestColdStartWithoutOne(t *testing.T) {
+	inBubble(t, options{}, func(r *rig) {
+		for _, n := range r.names {
+			r.machines[n].crash()
+		}
+		time.Sleep(5 * time.Second)
+		r.machines["n2"].boot()
+		r.machines["n3"].boot()
+		r.await(30*time.Second, "all is served by two", r.settledBut("n1"))
+		r.recover(40 * time.Second)
+	})
+}
+
+// The operator's moves meet failures: each is done, or refused, or ends with its node; nothing is left behind.
+func TestMovesDuringFailures(t *testing.T) {
+	inBubble(t, options{fence: true, seed: 5}, func(r *rig) {
+		for i := range 6 {
+			g := []string{"g1", "g2", "g3"}[r.random(3)]
+			from := r.holder(g)
+			to := r.others(from)[r.random(2)]
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, _ = r.try(api.Request{Op: api.OpMove, Groups: []string{g}, Node: to})
+			}()
+			time.Sleep(time.Duration(r.random(120)) * time.Millisecond)
+			switch i % 3 {
+			case 0:
+				r.machines[from].crash()
+			case 1:
+				r.machines[to].crash()
+			case 2:
+				if l := r.leader(); l != "" {
+					r.machines[l].kill9()
+				}
+			}
+			<-done
+			time.Sleep(time.Duration(r.random(4000)) * time.Millisecond)
+			r.recover(40 * time.Second)
+		}
+	})
+}
