@@ -214,7 +214,7 @@ func (s *notifier) run() {
 
 func (s *notifier) take(text string, fds []int) {
 	fields := map[string]string{}
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		k, v, _ := strings.Cut(line, "=")
 		fields[k] = v
 	}

@@ -28,8 +28,7 @@ const (
 
 func trouble(t wire.Trouble, err error) wire.Warning {
 	w := wire.Warning{Trouble: t}
-	var n syscall.Errno
-	if errors.As(err, &n) {
+	if n, ok := errors.AsType[syscall.Errno](err); ok {
 		w.Errno = uint16(n)
 	}
 	return w
@@ -75,7 +74,7 @@ func formatWarnings(ws []wire.Warning) string {
 
 func parseWarnings(s string) []wire.Warning {
 	var out []wire.Warning
-	for _, part := range strings.Split(s, ",") {
+	for part := range strings.SplitSeq(s, ",") {
 		t, n, ok := strings.Cut(part, ":")
 		kind, err1 := strconv.ParseUint(t, 10, 8)
 		number, err2 := strconv.ParseUint(n, 10, 16)
@@ -129,7 +128,7 @@ func leaveCgroups() error {
 	}
 	var last error
 	pid := []byte(strconv.Itoa(os.Getpid()))
-	for _, line := range strings.Split(string(mounts), "\n") {
+	for line := range strings.SplitSeq(string(mounts), "\n") {
 		f := strings.Fields(line)
 		if len(f) < 3 || (f[2] != "cgroup" && f[2] != "cgroup2") {
 			continue
@@ -292,7 +291,7 @@ func touchProgram() {
 	if err != nil {
 		return
 	}
-	for _, line := range bytes.Split(maps, []byte("\n")) {
+	for line := range bytes.SplitSeq(maps, []byte("\n")) {
 		f := bytes.Fields(line)
 		if len(f) < 6 || f[1][0] != 'r' || string(f[5]) != self {
 			continue
@@ -319,7 +318,7 @@ func lockedBytes() int {
 	if err != nil {
 		return 0
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			n, _ := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
 			return n << 10
