@@ -50,7 +50,7 @@ func newNodeEyes(pid int, own map[string]bool, baseFile string) *nodeEyes {
 	e.proc, _ = os.Open(dir) // gone already: shows nothing
 	e.pidNS, _ = os.Readlink(dir + "/ns/pid")
 	b, _ := os.ReadFile(baseFile)
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		id, _, _ := strings.Cut(line, " ")
 		e.base[id] = true
 	}

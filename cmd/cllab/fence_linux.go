@@ -97,7 +97,7 @@ func (o *fenceOptions) run(stdout io.Writer) (int, error) {
 		return fenceOK, err
 	case "list":
 		answer, err := o.ask("list")
-		for _, n := range strings.Fields(answer) {
+		for n := range strings.FieldsSeq(answer) {
 			fmt.Fprintf(stdout, "%s,\n", n)
 		}
 		return fenceOK, err

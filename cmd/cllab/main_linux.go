@@ -61,8 +61,7 @@ func report(err error) int {
 	if err == nil {
 		return 0
 	}
-	var e *exitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exitError](err); ok {
 		if e.err != nil {
 			fmt.Fprintln(os.Stderr, "cllab:", e.err)
 		}

@@ -110,7 +110,7 @@ func namespacePIDs(pid int) []string {
 	if err != nil {
 		return nil
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if ids, ok := strings.CutPrefix(line, "NSpid:"); ok {
 			return strings.Fields(ids)
 		}
@@ -207,7 +207,7 @@ func descendants(pid int) ([]int, error) {
 			if errors.Is(err, os.ErrNotExist) && i == 0 && len(tasks) == 1 {
 				return nil, errors.New("the kernel does not list children (CONFIG_PROC_CHILDREN)")
 			}
-			for _, f := range strings.Fields(string(b)) {
+			for f := range strings.FieldsSeq(string(b)) {
 				if child, err := strconv.Atoi(f); err == nil {
 					list = append(list, child)
 				}

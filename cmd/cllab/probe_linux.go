@@ -308,7 +308,7 @@ func (o *probeOptions) exchange(deadline time.Time) (lab.Answerer, error) {
 // parseAnswer reads what the demo application says. Another server's answer tells nothing more than that it came.
 func parseAnswer(line string) lab.Answerer {
 	var a lab.Answerer
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		name, value, _ := strings.Cut(word, "=")
 		switch name {
 		case "node":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -181,9 +182,7 @@ func (w *watcher) sample() {
 	locks := w.locks.read(w.nodes)
 	for _, n := range w.nodes {
 		held := n.look()
-		for h, detail := range locks.held[n.name] {
-			held[h] = detail
-		}
+		maps.Copy(held, locks.held[n.name])
 		w.compare(n, held)
 	}
 	w.checkOverlaps(locks)
