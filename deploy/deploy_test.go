@@ -49,7 +49,7 @@ func TestExamplesLoad(t *testing.T) {
 // A reader learns from the example what can be said: every key of the cluster file stands in it, if only as a comment.
 func TestTheExampleShowsEveryKey(t *testing.T) {
 	text := read(t, "examples/cluster.yaml")
-	for _, key := range strings.Fields(`name nodes addresses capacity start_on_boot platform_restart networks prefix distribution private service_ips address network
+	for key := range strings.FieldsSeq(`name nodes addresses capacity start_on_boot platform_restart networks prefix distribution private service_ips address network
 		persistent_ips file_systems device mount_point type options check stop_timeout application_controllers start_script start_args stop_script startup_mode start_timeout
 		monitors application_monitors processes pid_file owner restart_count failure_action monitor_method monitor_interval stabilization restart_interval notify_method
 		fence_devices agent plugs params timeout resource_groups startup fallover fallback fallback_at fs_before_ip priority on_release_failure node_priority_policy weight
@@ -268,7 +268,7 @@ func TestServicesFollowTheMachine(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			var did []string
-			for _, l := range strings.Split(read(t, calls), "\n") {
+			for l := range strings.SplitSeq(read(t, calls), "\n") {
 				if strings.Contains(l, "line node") {
 					did = append(did, l)
 				}
