@@ -447,8 +447,7 @@ func apiError(err error) *api.Error {
 	if err == nil {
 		return nil
 	}
-	var e *api.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		return e
 	}
 	switch {

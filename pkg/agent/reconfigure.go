@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -79,8 +80,8 @@ func (m *member) changeGroup(name string, g *groupState, gone, added []executor.
 	m.work.Go(func() {
 		defer cancel()
 		ctx := executor.WithGeneration(ctx, generation)
-		for i := len(gone) - 1; i >= 0; i-- {
-			m.noteChange(name, gone[i], "released", m.step(ctx, gone[i], jobStop))
+		for _, r := range slices.Backward(gone) {
+			m.noteChange(name, r, "released", m.step(ctx, r, jobStop))
 		}
 		for _, r := range added {
 			m.noteChange(name, r, "acquired", m.step(ctx, r, jobStart))

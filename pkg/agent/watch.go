@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -145,7 +146,5 @@ func (m *member) endWatch(g *groupState) {
 }
 
 func (w *watch) fill(out map[string]appStatus) {
-	for k, v := range w.apps {
-		out[k] = v
-	}
+	maps.Copy(out, w.apps)
 }

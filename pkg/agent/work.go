@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -122,8 +123,7 @@ func (m *member) stopGroup(ctx context.Context, t target) workDone {
 	began := m.clock.Now()
 	ctx = executor.WithGeneration(ctx, t.generation)
 	d := workDone{group: t.group, generation: t.generation, job: jobStop}
-	for i := len(t.resources) - 1; i >= 0; i-- {
-		r := t.resources[i]
+	for _, r := range slices.Backward(t.resources) {
 		res := m.step(ctx, r, jobStop)
 		if res.Err == nil && res.Status == executor.Stopped {
 			continue
