@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"sort"
 	"strings"
 
@@ -239,12 +240,7 @@ func findAction(word string) (*action, error) {
 }
 
 func hasWord(list []string, w string) bool {
-	for _, l := range list {
-		if l == w {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, w)
 }
 
 func hasPrefix(list []string, w string) bool {

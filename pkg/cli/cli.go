@@ -168,9 +168,8 @@ func (s *session) report(err error) int {
 		return status
 	}
 	if s.form == formJSON {
-		var e *api.Error
 		out := map[string]any{"error": err.Error(), "status": status}
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*api.Error](err); ok {
 			out["code"] = e.Code
 			if len(e.Faults) > 0 {
 				out["faults"] = e.Faults
@@ -179,7 +178,7 @@ func (s *session) report(err error) int {
 		_ = writeJSON(s.env.Stderr, out)
 		return status
 	}
-	for _, line := range strings.Split(strings.TrimRight(err.Error(), "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
 		fmt.Fprintf(s.env.Stderr, "ERROR: %s\n", line)
 	}
 	return status

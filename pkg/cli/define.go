@@ -150,7 +150,7 @@ func (t *target) knownAttributes(set []cluster.Assignment) error {
 
 // lineAbout picks the line about an attribute out of a joined error.
 func lineAbout(text, attr string) string {
-	for _, l := range strings.Split(text, "\n") {
+	for l := range strings.SplitSeq(text, "\n") {
 		if strings.Contains(l, "has no attribute "+attr) || strings.Contains(l, attr+" is PowerHA's") {
 			return strings.TrimSuffix(l, ": "+cluster.ErrIncorrect.Error())
 		}

@@ -50,8 +50,7 @@ func statusOf(err error) int {
 	if err == nil {
 		return ExitOK
 	}
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f.status
 	}
 	for _, c := range []struct {
@@ -68,8 +67,7 @@ func statusOf(err error) int {
 			return c.status
 		}
 	}
-	var e *api.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		return statusOfCode(e)
 	}
 	return ExitFailed

@@ -171,7 +171,7 @@ func TestHelpOfEverything(t *testing.T) {
 		if got.status != 0 || got.out == "" || got.errors != "" {
 			t.Errorf("%v: status %d, %q, %q", args, got.status, got.out, got.errors)
 		}
-		for _, line := range strings.Split(got.out, "\n") {
+		for line := range strings.SplitSeq(got.out, "\n") {
 			if len(line) > 125 {
 				t.Errorf("%v: a line of %d columns: %s", args, len(line), line)
 			}

@@ -91,7 +91,7 @@ func twoColumns(w io.Writer, term, text string, width int) {
 func wrap(text string, n int) []string {
 	var out []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && len(line)+1+len(word) > n {
 			out = append(out, line)
 			line = ""

@@ -398,7 +398,7 @@ func TestTerminalShowsOneLiveLine(t *testing.T) {
 	if !strings.Contains(text, "\r\x1b[K") || !strings.Contains(text, "...") {
 		t.Errorf("got %q", text)
 	}
-	for _, part := range strings.Split(text, "\r\x1b[K") {
+	for part := range strings.SplitSeq(text, "\r\x1b[K") {
 		if line := firstLine(part); !strings.HasPrefix(line, "ERROR") && len(line) > 60 {
 			t.Errorf("a live line of %d columns: %q", len(line), line)
 		}

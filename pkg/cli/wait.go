@@ -93,12 +93,10 @@ func send[T any](ctx context.Context, s *session, what string, write func(contex
 
 // retryable says whether a write may be offered again, and whether it may have been done already.
 func retryable(err error) (again, mayBeDone bool) {
-	var e *api.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		return e.Code == api.CodeUnavailable || e.Code == api.CodeUncertain, e.Code == api.CodeUncertain
 	}
-	var u *client.UnreachableError
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*client.UnreachableError](err); ok {
 		return !u.NeverSent(), !u.NeverSent()
 	}
 	return false, false
