@@ -118,8 +118,7 @@ func passing(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	var e *api.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		return e.Code == api.CodeUnavailable
 	}
 	return !errors.Is(err, fs.ErrPermission)
