@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -74,8 +75,8 @@ func (d *Definition) Equal(o *Definition) bool {
 func dropEmpty(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			dropEmpty(v.Field(i))
+		for _, field := range v.Fields() {
+			dropEmpty(field)
 		}
 	case reflect.Pointer:
 		if !v.IsNil() {
@@ -101,9 +102,7 @@ func cloneMap[V string | time.Duration](m map[string]V) map[string]V {
 		return nil
 	}
 	out := make(map[string]V, len(m))
-	for k, v := range m {
-		out[k] = v
-	}
+	maps.Copy(out, m)
 	return out
 }
 

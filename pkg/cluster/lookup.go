@@ -3,6 +3,8 @@ package cluster
 // The finders return nil for a name that the definition does not hold. They are linear: definitions are small, and callers
 // that ask often build an index of their own.
 
+import "slices"
+
 // Node finds a node by name.
 func (d *Definition) Node(name string) *Node {
 	return find(d.Nodes, name, func(n *Node) string { return n.Name })
@@ -47,11 +49,8 @@ func (d *Definition) FallbackTimer(name string) *FallbackTimer {
 func (d *Definition) FenceDevicesOf(node string) []*FenceDevice {
 	var out []*FenceDevice
 	for i := range d.FenceDevices {
-		for _, n := range d.FenceDevices[i].Nodes {
-			if n == node {
-				out = append(out, &d.FenceDevices[i])
-				break
-			}
+		if slices.Contains(d.FenceDevices[i].Nodes, node) {
+			out = append(out, &d.FenceDevices[i])
 		}
 	}
 	return out
@@ -61,10 +60,8 @@ func (d *Definition) FenceDevicesOf(node string) []*FenceDevice {
 func (d *Definition) NetworksOf(g *ResourceGroup) []string {
 	var out []string
 	add := func(n string) {
-		for _, o := range out {
-			if o == n {
-				return
-			}
+		if slices.Contains(out, n) {
+			return
 		}
 		out = append(out, n)
 	}

@@ -333,7 +333,7 @@ func (v *validator) absolute(path, value string) bool {
 // cleanPath is path.Clean for absolute paths.
 func cleanPath(p string) string {
 	var out []string
-	for _, part := range strings.Split(p, "/") {
+	for part := range strings.SplitSeq(p, "/") {
 		switch part {
 		case "", ".":
 		case "..":
