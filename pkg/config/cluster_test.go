@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"testing"
@@ -367,7 +368,7 @@ func hostile() map[string]string {
 		files["inside a group "+unit] = "name: c\nnodes: [a]\nresource_groups:\n" + just(unit)
 		files["in brackets "+unit] = "[" + just(strings.ReplaceAll(strings.ReplaceAll(unit, "\n", ","), "- ", ""))
 	}
-	for name, text := range map[string]string{
+	maps.Copy(files, map[string]string{
 		"documents": fill("---\na\n"), "question marks": fill("? a\n"), "keys": numbered("k%d: a\n"), "flow keys": "{" + numbered("k%d: a,") + "}",
 		"entries": fill("- a\n"), "commas": "[" + fill("a,"), "nothing": fill("- k:\n"), "brackets": fill("["), "braces": fill("{a: "),
 		"dashes": fill("- "), "quotes": fill("'a\n"), "anchors": fill("- &a b\n"), "stars": "a: &a b\nl:\n" + fill("- *a\n")[:MaxFile-20],
@@ -375,9 +376,7 @@ func hostile() map[string]string {
 		"block": "a: |\n" + fill("  b\n")[:MaxFile-20], "unknown keys": "name: c\nnodes: [a]\nresource_groups:\n" + numbered("- {nmae%d: x}\n")[:MaxFile-60],
 		"references": "name: c\nnodes: [a]\nresource_groups:\n" + numbered("- {name: g%d, nodes: [b]}\n")[:MaxFile-100],
 		"bomb":       bomb(), "mappings": fill("- a: b\n  c: d\n"), "colons": fill(": "), "pipes": fill("|\n"), "bangs": fill("! "), "merges": "a: &a {b: c}\nl:\n" + fill("- <<: *a\n")[:MaxFile-20],
-	} {
-		files[name] = text
-	}
+	})
 	return files
 }
 

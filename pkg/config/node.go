@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -212,10 +213,8 @@ func (n *Node) validateListen(bad func(path, want, format string, args ...any)) 
 }
 
 func enum(bad func(path, want, format string, args ...any), key, value string, legal ...string) {
-	for _, l := range legal {
-		if value == l {
-			return
-		}
+	if slices.Contains(legal, value) {
+		return
 	}
 	bad(key, "one of "+strings.Join(legal, ", ")+cluster.DidYouMean(value, legal), "the value %q is unknown", value)
 }

@@ -247,8 +247,7 @@ func spot(t *token.Token) place {
 // explain puts the library's words for a syntax error into ours.
 func explain(err error, tokens token.Tokens) *syntaxFault {
 	at, text := place{1, 1}, err.Error()
-	var e yaml.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[yaml.Error](err); ok {
 		at, text = spot(e.GetToken()), e.GetMessage()
 		// What is not closed is noticed only where the next thing begins.
 		if open := openBefore(tokens, e.GetToken()); open != nil && spot(open).line < at.line && strings.Contains(text, "must be specified") {
