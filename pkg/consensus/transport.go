@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -270,9 +271,7 @@ func (t *transport) followers() map[string]Follower {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make(map[string]Follower, len(t.peers))
-	for id, f := range t.peers {
-		out[id] = f
-	}
+	maps.Copy(out, t.peers)
 	return out
 }
 
