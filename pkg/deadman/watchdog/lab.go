@@ -87,7 +87,7 @@ func (d *labDevice) ask(op byte, ms uint32) (time.Duration, error) {
 	if err := d.send(op, ms); err != nil {
 		return 0, err
 	}
-	for tries := 0; tries < 4; tries++ {
+	for range 4 {
 		if err := d.receive(); err != nil {
 			return 0, err
 		}

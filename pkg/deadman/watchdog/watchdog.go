@@ -90,8 +90,7 @@ func DefaultPath(backend string) string {
 
 // errno is the system's number of an error for a Warning, 0 if it has none.
 func errno(err error) uint16 {
-	var n syscall.Errno
-	if errors.As(err, &n) {
+	if n, ok := errors.AsType[syscall.Errno](err); ok {
 		return uint16(n)
 	}
 	return 0
