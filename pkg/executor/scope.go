@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -75,10 +76,8 @@ func (r *Runner) Processes(s Scope) ([]int, error) {
 
 // Alive reports whether a process of the scope lives. It is cheaper than Processes.
 func (r *Runner) Alive(s Scope) (bool, error) {
-	for _, dir := range r.scopeCgroups(s) {
-		if populated(dir) {
-			return true, nil
-		}
+	if slices.ContainsFunc(r.scopeCgroups(s), populated) {
+		return true, nil
 	}
 	pids, err := marked(r.markerPrefix(s, keptPlace), "")
 	return len(pids) > 0, err
