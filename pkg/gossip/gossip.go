@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -266,10 +267,8 @@ func (e *events) set(network, node string, up bool) bool {
 
 // enqueue is called with the lock.
 func (e *events) enqueue(k key) {
-	for _, q := range e.queue {
-		if q == k {
-			return
-		}
+	if slices.Contains(e.queue, k) {
+		return
 	}
 	e.queue = append(e.queue, k)
 }
