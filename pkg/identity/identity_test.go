@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -345,12 +346,7 @@ func FuzzParseToken(f *testing.F) {
 
 func allow(names ...string) func(string) bool {
 	return func(n string) bool {
-		for _, a := range names {
-			if a == n {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(names, n)
 	}
 }
 
