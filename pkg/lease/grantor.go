@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -100,7 +101,7 @@ func (g *Grantor) votersT0() Instant {
 	if len(g.voters) == 0 || len(at) < need {
 		return 0
 	}
-	sort.Slice(at, func(i, j int) bool { return at[i] < at[j] })
+	slices.Sort(at)
 	return at[need-1]
 }
 

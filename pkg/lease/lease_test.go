@@ -180,7 +180,7 @@ func TestGrantOrderIsByTermAndIndex(t *testing.T) {
 // grants, pets and commits happen in the allowed order, the holder's last side effect lies before the leader's proof.
 func TestNoOverlapOnDriftingClocks(t *testing.T) {
 	a := armed()
-	for seed := int64(0); seed < 200; seed++ {
+	for seed := range int64(200) {
 		r := rand.New(rand.NewSource(seed))
 		rate := func() float64 { return 1 + (r.Float64()*2-1)*Rho }
 		node, leader := rate(), rate()
@@ -190,7 +190,7 @@ func TestNoOverlapOnDriftingClocks(t *testing.T) {
 		now := 1.0             // true time
 		at := func() Instant { return Instant(now * leader * 1e9) }
 		g.Committed(at())
-		for i := 0; i < 20; i++ {
+		for range 20 {
 			treq := now
 			now += r.Float64() * 0.3 // the request travels, the round runs
 			g.Granted(s, at())
