@@ -240,7 +240,7 @@ func TestLookJoinsTheMonitors(t *testing.T) {
 	}{{"", StateUnknown}, {"/up", StateRunning}, {"/up /up", StateRunning}, {"/down", StateStopped}, {"/down /down", StateStopped},
 		{"/up /down", StateDegraded}, {"/up /hung", StateDegraded}, {"/hung", StateUnknown}, {"/down /hung", StateUnknown}} {
 		c.Monitors = nil
-		for _, path := range strings.Fields(x.methods) {
+		for path := range strings.FieldsSeq(x.methods) {
 			c.Monitors = append(c.Monitors, cluster.ApplicationMonitor{Name: path[1:], Type: TypeCustom, MonitorMethod: path})
 		}
 		if got, text := Look(t.Context(), c); got != x.want {

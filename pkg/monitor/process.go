@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -132,10 +133,8 @@ func matchFile(m *cluster.ApplicationMonitor, uid int) ([]process, string) {
 	if uid >= 0 && p.uid != uid {
 		return nil, fmt.Sprintf("process %d of %s does not belong to %s", pid, m.PIDFile, m.Owner)
 	}
-	for _, name := range m.Processes {
-		if p.is(name) {
-			return []process{p}, ""
-		}
+	if slices.ContainsFunc(m.Processes, p.is) {
+		return []process{p}, ""
 	}
 	if len(m.Processes) > 0 {
 		return nil, fmt.Sprintf("process %d of %s is %s and not %s", pid, m.PIDFile, p.comm, strings.Join(m.Processes, " or "))
