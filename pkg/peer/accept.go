@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -172,9 +173,7 @@ func (p *Peer) register(name string, m method) {
 	defer p.mu.Unlock()
 	old := *p.handlers.Load()
 	next := make(map[string]method, len(old)+1)
-	for k, v := range old {
-		next[k] = v
-	}
+	maps.Copy(next, old)
 	next[name] = m
 	p.handlers.Store(&next)
 }
