@@ -29,7 +29,7 @@ func TestAgainstASimplePlacement(t *testing.T) {
 		o := newOracle(d, w.now)
 		p := &parser{def: d}
 		var story strings.Builder
-		for i := 0; i < 35; i++ {
+		for i := range 35 {
 			do := simpleStep(r, d)
 			a, err := p.parse(do)
 			if err != nil {
@@ -61,7 +61,7 @@ func TestAgainstASimplePlacement(t *testing.T) {
 
 func simpleCluster(r *rand.Rand) *cluster.Definition {
 	d := &cluster.Definition{Name: "simple", Networks: []cluster.Network{{Name: "net1"}}}
-	for i := 0; i < 3; i++ {
+	for i := range 3 {
 		d.Nodes = append(d.Nodes, cluster.Node{Name: fmt.Sprintf("n%d", i+1)})
 	}
 	for i := 0; i < 1+r.IntN(3); i++ {

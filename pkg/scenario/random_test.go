@@ -46,7 +46,7 @@ func TestRandomClusters(t *testing.T) {
 		w := newWorld(d, time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC))
 		p := &parser{def: d}
 		rep := &Report{OK: true}
-		for i := 0; i < length; i++ {
+		for i := range length {
 			do := randomStep(r, d)
 			if i == 0 {
 				do = "online cluster"
@@ -138,7 +138,7 @@ func calm(w *world, s *StepReport) []string {
 func shorten(s string, lines int) string {
 	var l []string
 	seen := map[string]int{}
-	for _, line := range strings.Split(s, "\n") {
+	for line := range strings.SplitSeq(s, "\n") {
 		if seen[line]++; seen[line] < 4 || !strings.HasPrefix(line, "step") {
 			l = append(l, line)
 		}

@@ -221,7 +221,7 @@ func (w *world) wait(d time.Duration) {
 // settle lets leader and nodes go on until nothing more is planned, and returns when a timer will change that.
 func (w *world) settle() time.Time {
 	limit := 100 + 10*len(w.def.ResourceGroups)*(1+len(w.def.Nodes)) // far beyond what any chain needs
-	for round := 0; round < limit; round++ {
+	for range limit {
 		acted := w.nodesAct()
 		plan := scheduler.Plan(w.s, w.now)
 		if !acted && len(plan.Decisions) == 0 {
