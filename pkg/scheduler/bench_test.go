@@ -15,10 +15,10 @@ var start = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 // bigCluster has groups of three resources each, with dependencies of every kind.
 func bigCluster(nodes, groups int) *cluster.Definition {
 	d := &cluster.Definition{Name: "big", Networks: []cluster.Network{{Name: "net1"}, {Name: "net2"}}}
-	for i := 0; i < nodes; i++ {
+	for i := range nodes {
 		d.Nodes = append(d.Nodes, cluster.Node{Name: fmt.Sprintf("node%02d", i), Capacity: 1000})
 	}
-	for i := 0; i < groups; i++ {
+	for i := range groups {
 		name := fmt.Sprintf("rg%04d", i)
 		d.ServiceIPs = append(d.ServiceIPs, cluster.ServiceIP{Name: name + "_ip", Address: fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), Network: fmt.Sprintf("net%d", i%2+1)})
 		g := cluster.ResourceGroup{Name: name, Startup: cluster.OnlineOnFirstAvailable, Fallover: cluster.FalloverToNextPriority,

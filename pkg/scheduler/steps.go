@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"slices"
+
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -131,10 +133,8 @@ func (m *model) concurrentBar(g *group, r int) string {
 	case n.def.Capacity > 0 && g.def.Weight > 0 && n.load+g.def.Weight > n.def.Capacity:
 		return m.sentence(g, n, obstacle{bar: barCapacity})
 	}
-	for _, off := range g.st.OfflineOn {
-		if off == n.name {
-			return "the operator wants it offline there"
-		}
+	if slices.Contains(g.st.OfflineOn, n.name) {
+		return "the operator wants it offline there"
 	}
 	for _, net := range g.nets {
 		if n.st.NetworkDown(net) {
