@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -376,10 +377,8 @@ func checkRequest(r api.Request) error {
 }
 
 func oneOf(what, got string, allowed ...string) error {
-	for _, a := range allowed {
-		if got == a {
-			return nil
-		}
+	if slices.Contains(allowed, got) {
+		return nil
 	}
 	return api.Errorf(api.CodeInvalid, "%s cannot be %q", what, bounded(got, 40))
 }
