@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -252,9 +253,7 @@ func (t *tx) tokens() map[string]*Token {
 
 func copyMap[V any](m map[string]V) map[string]V {
 	out := make(map[string]V, len(m)+1)
-	for k, v := range m {
-		out[k] = v
-	}
+	maps.Copy(out, m)
 	return out
 }
 

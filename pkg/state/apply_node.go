@@ -1,6 +1,7 @@
 package state
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -321,9 +322,7 @@ func (t *tx) measure(c *Measure) {
 	}
 	if m.Script != nil {
 		w.Measures.Script = copyMap(w.Measures.Script)
-		for k, v := range m.Script {
-			w.Measures.Script[k] = v
-		}
+		maps.Copy(w.Measures.Script, m.Script)
 	}
 }
 

@@ -76,7 +76,7 @@ func TestOldDataLoads(t *testing.T) {
 
 func TestHistoryIsBounded(t *testing.T) {
 	l := newLog(t, three())
-	for i := 0; i < 3*maxEvents; i++ {
+	for range 3 * maxEvents {
 		l.ok(Command{Note: &Note{Event: "server_restart", Node: "n1", Group: "a", Sentence: strings.Repeat("ä", 1000)}})
 	}
 	ev := l.s.Events(0)

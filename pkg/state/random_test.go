@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func TestRandomCommandsNeverGiveAGroupTwice(t *testing.T) {
 			w.log = newLog(t, d)
 		}
 		w.up("n1", "n2", "n3")
-		for i := 0; i < steps; i++ {
+		for i := range steps {
 			w.step(seed, i)
 		}
 	}
@@ -187,10 +188,8 @@ func (w *randomWorld) freedWrongly(before *State, group, node string, was *Insta
 			return bad("by a boot that is no proof")
 		}
 	case c.NewEpoch != nil:
-		for _, d := range c.NewEpoch.Dead {
-			if d == node {
-				return ""
-			}
+		if slices.Contains(c.NewEpoch.Dead, node) {
+			return ""
 		}
 		return bad("by a new epoch")
 	default:

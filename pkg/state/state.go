@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -116,12 +117,7 @@ func (n *Node) Alive() bool { return n != nil && n.Incarnation > 0 && n.Dead == 
 
 // NetworkDown reports whether all of the node's interfaces on the network are down.
 func (n *Node) NetworkDown(network string) bool {
-	for _, d := range n.NetworksDown {
-		if d == network {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(n.NetworksDown, network)
 }
 
 // A Death is an accepted proof.

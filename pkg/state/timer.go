@@ -17,25 +17,25 @@ func NextFiring(t cluster.FallbackTimer, after time.Time) time.Time {
 	valid := func(at time.Time, d int) bool { return at.Day() == d && at.After(after) }
 	switch t.Repeats {
 	case "daily":
-		for k := 0; k < 2; k++ {
+		for k := range 2 {
 			if at := on(y, m, d+k); at.After(after) {
 				return at
 			}
 		}
 	case "weekly":
-		for k := 0; k < 8; k++ {
+		for k := range 8 {
 			if at := on(y, m, d+k); int(at.Weekday()) == t.DayOfWeek && at.After(after) {
 				return at
 			}
 		}
 	case "monthly":
-		for k := 0; k < 13; k++ {
+		for k := range 13 {
 			if at := on(y, m+time.Month(k), t.DayOfMonth); valid(at, t.DayOfMonth) {
 				return at
 			}
 		}
 	case "yearly":
-		for k := 0; k < 9; k++ { // 29 February may be eight years away
+		for k := range 9 { // 29 February may be eight years away
 			if at := on(y+k, time.Month(t.Month), t.DayOfMonth); valid(at, t.DayOfMonth) {
 				return at
 			}
