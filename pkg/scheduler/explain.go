@@ -150,7 +150,7 @@ func (m *model) verdict(g *group, r int) NodeVerdict {
 		v.Reason = m.sentence(of, n, o)
 		return v
 	}
-	v.Can = true
+	v.Can, v.Reason = true, "it is up and has what the group needs"
 	switch {
 	case g.def.Fallover == cluster.FalloverBringOffline:
 		v.Reason = "only if the operator moves it there: its failover policy is BO"

@@ -174,7 +174,7 @@ func (m *model) excludedBy(g *group, n *node, displace bool) int {
 		if other := &m.groups[o]; other.status == free && m.standsOn(other, g) {
 			continue // it is only planned, and waits for g: it must not keep g from starting
 		}
-		if displace && m.tierIn(&m.groups[o], mb.set) < mb.tier && m.movable(&m.groups[o]) && !m.standsOn(g, &m.groups[o]) {
+		if displace && m.rankIn(&m.groups[o], mb.set, 0) < mb.tier && m.movable(&m.groups[o]) && !m.standsOn(g, &m.groups[o]) {
 			continue
 		}
 		return o
@@ -219,6 +219,23 @@ func (m *model) ready(g *group) bool {
 	}
 	return true
 }
+
+// rankIn is the tier that a group must be beaten by: its own, or that of a child that would go down with it.
+func (m *model) rankIn(g *group, set, depth int) int {
+	tier := m.tierIn(g, set)
+	if depth > maxDepth {
+		return tier
+	}
+	for _, c := range g.children {
+		if ch := &m.groups[c]; ch.status != free || notWanted(ch) == "" {
+			tier = max(tier, m.rankIn(ch, set, depth+1))
+		}
+	}
+	return tier
+}
+
+// maxDepth bounds how far chains of parents are followed. Validation allows three levels.
+const maxDepth = 8
 
 func (m *model) tierIn(g *group, set int) int {
 	for _, mb := range g.member {

@@ -537,6 +537,9 @@ func (m *model) nobody(members, candidates []int, in intent, s situation) choice
 	var why []string
 	for _, k := range candidates {
 		o, of := m.obstacle(members, k, s)
+		if o.bar == barHere {
+			continue
+		}
 		if o.bar == barNone {
 			o, of = obstacle{bar: barMarked}, m.markedMember(members, k)
 			m.wakeForMarks(members, k)
@@ -548,7 +551,7 @@ func (m *model) nobody(members, candidates []int, in intent, s situation) choice
 	case s.startup && in.startup == cluster.OnlineOnHomeNode:
 		c.why = "it starts only on its home node (OHN): " + strings.Join(why, "; ")
 	case len(why) == 0:
-		c.why = "no node is in its list"
+		c.why = "there is no other node in its list"
 	default:
 		c.why = "no node can take it: " + strings.Join(why, "; ")
 	}
@@ -595,7 +598,7 @@ func (m *model) displace(c choice) []int {
 		for _, mb := range g.member {
 			for _, o := range m.setOf[mb.set] {
 				low := &m.groups[o]
-				if o == i || m.tierIn(low, mb.set) >= mb.tier || !m.plannedOn(low, c.node) {
+				if o == i || m.rankIn(low, mb.set, 0) >= mb.tier || !m.plannedOn(low, c.node) {
 					continue
 				}
 				m.evict(low, c.node, g)
