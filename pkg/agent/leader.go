@@ -116,7 +116,13 @@ func (m *member) facts(led *leadership, view *state.State, now lease.Instant) []
 	var out []proposal
 	for _, name := range view.NodeNames() {
 		n := view.Node(name)
-		if n == nil || n.Incarnation == 0 || n.Dead != nil || name == m.name {
+		if n == nil || n.Incarnation == 0 || n.Dead != nil {
+			continue
+		}
+		if name == m.name { // an earlier leader may have lost it
+			if n.Lost != nil && n.Incarnation == m.incarnation(view) {
+				out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
+			}
 			continue
 		}
 		m.detMu.Lock()
@@ -147,7 +153,7 @@ func (m *member) proofs(led *leadership, view *state.State, now lease.Instant) [
 	var out []proposal
 	for _, name := range view.NodeNames() {
 		n := view.Node(name)
-		if n == nil || n.Lost == nil || n.Dead != nil {
+		if n == nil || n.Lost == nil || n.Dead != nil || name == m.name {
 			continue
 		}
 		s := lease.Subject{Node: name, Incarnation: n.Incarnation}
