@@ -2,7 +2,6 @@ package lease
 
 import (
 	"slices"
-	"sort"
 	"time"
 )
 
