@@ -4,16 +4,13 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"github.com/holdfast-ha/holdfast/pkg/lab"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/holdfast-ha/holdfast/pkg/lab"
 )
 
 // Each node gets a cgroup (version 2) of its own where the kernel and the rights allow it, and sees it as the root of the
@@ -86,19 +83,19 @@ func removeCgroup(dir string) error {
 	}
 	var err error
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if err = removeCgroupOnce(dir); !errors.Is(err, unix.EBUSY) {
-			break
+		if err = removeCgroupOnce(dir); err == nil {
+			return nil
 		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
 	}
 	return err
 }
 
+// removeCgroupOnce removes what it can. Whatever is not there is removed.
 func removeCgroupOnce(dir string) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	for _, e := range entries {
@@ -108,5 +105,8 @@ func removeCgroupOnce(dir string) error {
 			}
 		}
 	}
-	return os.Remove(dir)
+	if err := os.Remove(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

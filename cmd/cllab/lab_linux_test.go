@@ -850,6 +850,7 @@ func TestLabEndsWithItsProcess(t *testing.T) {
 		_, err := l.Status(t.Context())
 		return errors.Is(err, lab.ErrNotRunning)
 	})
+	check(t, l.Down(t.Context(), false)) // waits for its last process
 }
 
 func TestSeveralLabsSideBySide(t *testing.T) {

@@ -39,21 +39,18 @@ type ready struct {
 	PID   int    `json:"pid,omitempty"` // of the supervisor
 }
 
-// keeperMain is `cllab supervise DIR`. Descriptor 3 is the pipe to `cllab up`.
+// keeperMain is `cllab supervise DIR`. Descriptor 3 is the pipe to `cllab up`, descriptor 4 the lab's lock, which is held as long
+// as this process has it.
 func keeperMain(dir string) int {
 	runtime.LockOSThread() // the supervisor dies with the thread that forked it, and this one lives to the end
 	up := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
+	syscall.CloseOnExec(4)
 	shrugOff(unix.SIGHUP, unix.SIGINT)
 	cfg, err := lab.ReadConfig(dir)
 	if err != nil {
 		return refuse(up, err)
 	}
-	lock, err := takeLock(dir)
-	if err != nil {
-		return refuse(up, err)
-	}
-	defer lock.Close()
 	cmd, err := startSupervisor(cfg, dir, up)
 	if err != nil {
 		return refuse(up, err)

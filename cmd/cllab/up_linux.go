@@ -64,20 +64,23 @@ are online. The lab stays until "cllab down".`,
 // up starts a lab. Everything that fails is cleared away again, logs excepted.
 func up(ctx context.Context, o upOptions, progress io.Writer) error {
 	dir := lab.Dir(o.cfg.Name)
-	if err := prepare(&o, dir); err != nil {
+	lock, err := prepare(&o, dir)
+	if err != nil {
 		return err
 	}
-	if err := startKeeper(ctx, dir); err != nil {
+	err = startKeeper(ctx, dir, lock)
+	lock.Close() // the keeper's copy holds it now
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(progress, "lab %s: %d nodes are up\n", o.cfg.Name, o.cfg.Nodes)
-	if err := shareFiles(dir, o.share); err != nil {
+	if err = shareFiles(dir, o.share); err != nil {
 		return errors.Join(err, down(context.WithoutCancel(ctx), dir, true))
 	}
 	if o.bare || o.noDaemons {
 		return nil
 	}
-	err := form(ctx, lab.Client{Dir: dir}, &o.cfg, o.clusterFile, progress)
+	err = form(ctx, lab.Client{Dir: dir}, &o.cfg, o.clusterFile, progress)
 	if err == nil || o.keep {
 		return err
 	}
@@ -113,22 +116,23 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// prepare checks what the lab needs and writes its configuration.
-func prepare(o *upOptions, dir string) error {
+// prepare checks what the lab needs and writes its configuration. The lab's lock is the caller's then.
+func prepare(o *upOptions, dir string) (*os.File, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	o.cfg.BinDir = filepath.Dir(self)
 	o.cfg.Daemons, o.cfg.AutoBoot, o.cfg.Rootless = !o.noDaemons, !o.noAutoBoot, os.Getuid() != 0
 	if err := o.cfg.Validate(); err != nil {
-		return usageError(err)
+		return nil, usageError(err)
 	}
 	if err := missing(o); err != nil {
-		return err
+		return nil, err
 	}
-	if err := makeLabDir(dir); err != nil {
-		return err
+	lock, err := makeLabDir(dir)
+	if err != nil {
+		return nil, err
 	}
 	o.cfg.CgroupRoot = findCgroupRoot(o.cfg.Name)
 	b, err := json.MarshalIndent(o.cfg, "", "  ")
@@ -136,9 +140,10 @@ func prepare(o *upOptions, dir string) error {
 		err = os.WriteFile(filepath.Join(dir, lab.ConfigFile), append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("write the lab's configuration: %w", err)
+		lock.Close()
+		return nil, fmt.Errorf("write the lab's configuration: %w", err)
 	}
-	return nil
+	return lock, nil
 }
 
 // missing says everything that is not there and that this lab needs.
@@ -177,27 +182,36 @@ func programs() []string {
 	return list
 }
 
-// makeLabDir makes the lab's directory, or takes over one whose lab is dead. Nobody else may be able to write there.
-func makeLabDir(dir string) error {
+// makeLabDir makes the lab's directory, or takes over one whose lab is dead, and locks it. Nobody else may be able to write there.
+func makeLabDir(dir string) (*os.File, error) {
 	base := filepath.Dir(dir)
 	if err := os.MkdirAll(base, 0o700); err != nil {
-		return fmt.Errorf("make the directory of the labs: %w", err)
+		return nil, fmt.Errorf("make the directory of the labs: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(base, &st); err != nil {
-		return fmt.Errorf("look at the directory of the labs %s: %w", base, err)
+		return nil, fmt.Errorf("look at the directory of the labs %s: %w", base, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Getuid() || st.Mode&0o022 != 0 {
-		return fmt.Errorf("%s must be a directory of user %d that nobody else may write; set HOLDFAST_LAB_DIR to another one", base, os.Getuid())
+		return nil, fmt.Errorf("%s must be a directory of user %d that nobody else may write; set HOLDFAST_LAB_DIR to another one",
+			base, os.Getuid())
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the lab's directory: %w", err)
+		return nil, fmt.Errorf("make the lab's directory: %w", err)
 	}
-	lock, err := takeLock(dir)
+	lock, err := lockIdle(dir)
 	if err != nil {
-		return fmt.Errorf("%w; end it with: cllab down --name %s", err, filepath.Base(dir))
+		return nil, fmt.Errorf("%w; end it with: cllab down --name %s", err, filepath.Base(dir))
 	}
-	defer lock.Close()
+	if err := clearRemains(dir); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("clear away the remains of an earlier lab: %w", err)
+	}
+	return lock, nil
+}
+
+// clearRemains empties the directory of a dead lab, except for the lock, which is held.
+func clearRemains(dir string) error {
 	if old, err := lab.ReadConfig(dir); err == nil {
 		sweepQuietly(old, dir)
 	}
@@ -210,14 +224,30 @@ func makeLabDir(dir string) error {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("clear away the remains of an earlier lab: %w", err)
+			return err
 		}
 	}
 	return nil
 }
 
+// lockIdle takes the lock of a lab that does not run. One whose keeper is still clearing away is waited for.
+func lockIdle(dir string) (*os.File, error) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		lock, err := takeLock(dir)
+		if err == nil || time.Now().After(deadline) {
+			return lock, err
+		}
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		_, e := lab.Client{Dir: dir}.Status(ctx)
+		cancel()
+		if e == nil {
+			return nil, err
+		}
+	}
+}
+
 // startKeeper starts the lab's processes, detached from this one, and waits until all nodes are up.
-func startKeeper(ctx context.Context, dir string) error {
+func startKeeper(ctx context.Context, dir string, lock *os.File) error {
 	log, err := os.OpenFile(filepath.Join(dir, lab.LogFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the lab's log: %w", err)
@@ -231,7 +261,7 @@ func startKeeper(ctx context.Context, dir string) error {
 	cmd := exec.Command("/proc/self/exe", "supervise", dir)
 	cmd.Args[0] = "cllab"
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{w}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{w, lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()

@@ -61,6 +61,9 @@ func (c Client) start(ctx context.Context, req Request, files ...*os.File) (*net
 	}
 	if err := writeMessage(conn, req, files...); err != nil {
 		conn.Close()
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+			return nil, fmt.Errorf("%w any more: it is going down", ErrNotRunning)
+		}
 		return nil, fmt.Errorf("send the order %s to the lab's supervisor: %w", req.Op, err)
 	}
 	return conn, nil
