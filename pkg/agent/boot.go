@@ -115,6 +115,8 @@ func (m *member) boot(ctx context.Context, from string, req bootRequest) bootRep
 	if !ok {
 		return bootReply{Refused: "the boot message answers no current question of the leader"}
 	}
+	// A boot message is as good a sign of life as a lease request: the new incarnation must not inherit the old one's silence.
+	m.heard(from, detector.PathLease)
 	r, err := m.commit(ctx, &state.Command{Term: led.term, By: from, NodeBoot: &state.NodeBoot{Node: from, BootID: req.BootID, Life: req.Life,
 		Replaces: req.Replaces, AllStopped: req.AllStopped, Format: state.Format, Version: req.Version}})
 	switch {
