@@ -111,6 +111,9 @@ func form(ctx context.Context, c lab.Client, cfg *lab.Config, clusterFile string
 	if err := os.WriteFile(filepath.Join(c.Dir, lab.SharedDir, "cluster.yaml"), text, 0o644); err != nil {
 		return fmt.Errorf("give the nodes the cluster file: %w", err)
 	}
+	if err := awaitAgents(ctx, c, cfg); err != nil {
+		return err
+	}
 	fmt.Fprintln(progress, "node1: clmgr add cluster FILE=/shared/cluster.yaml")
 	out, err := output(ctx, c, "node1", []string{"clmgr", "-o", "json", "add", "cluster", "FILE=/shared/cluster.yaml"})
 	if err != nil {
