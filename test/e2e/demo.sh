@@ -26,7 +26,7 @@ if [ "$(id -u)" = 0 ] && command -v mkfs.ext4 >/dev/null && [ -e /dev/loop-contr
 else
   # A directory that is bound into place: an ordinary user may not mount a file system on a loop device.
   echo "left out: the ext4 image on a loop device (needs root and mkfs.ext4); the file system of the demo is a bound directory"
-  sed -i 's#{name: app_fs,.*#{name: app_fs, device: /shared/app, mount_point: /app, type: bind}#' "$work/demo.yaml"
+  sed -i 's#{name: app_fs,.*#{name: app_fs, device: /shared, mount_point: /app, type: bind}#' "$work/demo.yaml"
 fi
 
 say "A cluster of three nodes: found it, let two join with one-time tokens, bring the group online."
