@@ -196,6 +196,7 @@ func (m *member) watchLeadership(ctx context.Context) {
 			m.log.Info("this node leads the cluster", "term", l.Term)
 			m.lead.Store(led)
 			m.met.Leading(true)
+			m.noteElection()
 			m.mail.wake()
 			m.carriers.Go(func() {
 				// The voters' ages, asked at once, bring t0 forward before anybody needs it.
@@ -217,6 +218,16 @@ func (m *member) watchLeadership(ctx context.Context) {
 				m.mail.wake()
 			})
 		}
+	}
+}
+
+// noteElection measures how long the cluster was without a leader: from the last sign of the one before.
+func (m *member) noteElection() {
+	m.detMu.Lock()
+	silent, ok := m.det.Silent(m.previousLeader(), m.clock.Now())
+	m.detMu.Unlock()
+	if ok {
+		m.met.Phase("elect", silent)
 	}
 }
 

@@ -82,7 +82,7 @@ type member struct {
 	loopDone chan struct{}
 	work     sync.WaitGroup // jobs, proposals, calls
 	carriers sync.WaitGroup
-	gossip   *gossip.Gossip // of the loop
+	gossip   atomic.Pointer[gossip.Gossip] // set by the loop
 	loop     loopState      // the loop's own
 }
 
@@ -176,8 +176,8 @@ func (m *member) close() {
 		m.stop(errors.New("the daemon stops"))
 		<-m.loopDone
 	}
-	if m.gossip != nil {
-		m.gossip.Close()
+	if g := m.gossip.Load(); g != nil {
+		g.Close()
 	}
 	if m.front != nil {
 		m.front.Close()

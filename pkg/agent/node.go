@@ -308,32 +308,33 @@ func (m *member) tendRings(d *cluster.Definition) {
 			}
 		}
 	}
-	if m.gossip != nil && m.loop.node.gossipProfile == m.params().Profile {
-		if err := m.gossip.SetRings(rings); err != nil {
+	running := m.gossip.Load()
+	if running != nil && m.loop.node.gossipProfile == m.params().Profile {
+		if err := running.SetRings(rings); err != nil {
 			m.log.Warn("change the gossip rings", "error", err)
 		}
-		m.gossip.Refresh()
+		running.Refresh()
 		return
 	}
-	if m.gossip != nil { // another profile has other times
-		m.gossip.Close()
-		m.gossip = nil
+	if running != nil { // another profile has other times
+		m.gossip.Store(nil)
+		running.Close()
 	}
 	cfg := m.opt.Gossip
 	cfg.Node, cfg.ClusterUUID, cfg.Key, cfg.Rings, cfg.Logger = m.name, m.id.ClusterUUID, m.id.GossipKey(), rings, m.log
 	cfg.Members = m.gossipMembers
 	cfg.OnHeard = func(network, node string) { m.heard(node, detector.GossipOn(network)) }
+	var g *gossip.Gossip
 	var err error
 	if cfg.Timing, err = gossip.TimingFor(m.params().Profile); err == nil {
-		m.gossip, err = gossip.New(cfg)
+		g, err = gossip.New(cfg)
 	}
 	if err != nil {
-		m.gossip = nil
 		m.log.Warn("gossip does not run; heartbeats run on the other paths", "error", err)
 		return
 	}
 	m.loop.node.gossipProfile = m.params().Profile
-	g := m.gossip
+	m.gossip.Store(g)
 	m.work.Go(func() {
 		for e := range g.Events() {
 			m.post(gossipEvent{e})

@@ -84,11 +84,32 @@ func (m *member) sample() metrics.Sample {
 			out.Groups = append(out.Groups, metrics.Group{Name: group, Node: node, State: string(view.Shown(group, node).State)})
 		}
 	}
+	out.Gossip = m.ringSamples()
 	out.Deadman = &metrics.Deadman{Connected: loc.backend != "", Armed: loc.armed}
 	if !loc.leaseAt.IsZero() {
 		age := wall.Sub(loc.leaseAt)
 		out.Lease = &metrics.Lease{Age: age, Margin: m.params().Soft - age}
 		out.Deadman.Margin = m.params().Hard - age
+	}
+	return out
+}
+
+// ringSamples counts, for each network, who should be on the ring and who answers.
+func (m *member) ringSamples() []metrics.Ring {
+	g := m.gossip.Load()
+	if g == nil {
+		return nil
+	}
+	var out []metrics.Ring
+	for _, s := range g.Status() {
+		if len(out) == 0 || out[len(out)-1].Network != s.Network {
+			out = append(out, metrics.Ring{Network: s.Network})
+		}
+		r := &out[len(out)-1]
+		r.Members++
+		if s.Up || s.Node == m.name {
+			r.Alive++
+		}
 	}
 	return out
 }
