@@ -52,7 +52,7 @@ func TestWrongCommandLines(t *testing.T) {
 		}
 		out, err := exec.Command(program, args...).CombinedOutput()
 		code := 0
-		if exit, ok := err.(*exec.ExitError); ok {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			code = exit.ExitCode()
 		}
 		if code != c.code || !strings.Contains(string(out), c.says) {
