@@ -275,7 +275,7 @@ func (r *lockReader) path(l lockLine) string {
 		r.files = map[lockKey]string{}
 	}
 	r.files[key] = ""
-	_ = filepath.WalkDir(r.shared, func(path string, d os.DirEntry, err error) error {
+	_ = filepath.WalkDir(r.shared, func(path string, _ os.DirEntry, err error) error {
 		var st unix.Stat_t
 		if err == nil && unix.Lstat(path, &st) == nil && strconv.FormatUint(st.Ino, 10) == l.inode {
 			rel, _ := filepath.Rel(r.shared, path)

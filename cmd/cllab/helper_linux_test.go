@@ -217,7 +217,7 @@ func refused() error {
 	defer c.Close()
 	b, err := io.ReadAll(c)
 	if err != nil || len(b) != 8 || b[0] != 'B' {
-		return fmt.Errorf("a second opening got % x, %v", b, err)
+		return fmt.Errorf("a second opening got % x, %w", b, err)
 	}
 	return nil
 }

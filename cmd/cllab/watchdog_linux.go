@@ -29,9 +29,9 @@ import (
 //
 // A frame has eight bytes: the operation, three zero bytes, and a big-endian number of milliseconds.
 const (
-	watchdogDefault = 60 * time.Second
-	watchdogMin     = 100 * time.Millisecond
-	watchdogMax     = 10 * time.Minute
+	watchdogDefault  = 60 * time.Second
+	watchdogShortest = 100 * time.Millisecond
+	watchdogLongest  = 10 * time.Minute
 )
 
 type watchdog struct {
@@ -193,7 +193,7 @@ func (w *watchdog) do(conn *net.UnixConn, boot int, f [8]byte) (magic bool, err 
 	switch op := f[0]; op {
 	case 'T':
 		wanted := time.Duration(binary.BigEndian.Uint32(f[4:])) * time.Millisecond
-		timeout = min(max(wanted, watchdogMin), watchdogMax)
+		timeout = min(max(wanted, watchdogShortest), watchdogLongest)
 		w.timeout = timeout
 		w.pingLocked()
 	case 'P':
