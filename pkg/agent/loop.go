@@ -15,8 +15,8 @@ import (
 // loopState is what only the loop touches.
 type loopState struct {
 	ctx        context.Context
-	node       nodeState_ // this node's groups, grant and deadman
-	defined    uint64     // the definition version that was put into effect here
+	node       ownState // this node's groups, grant and deadman
+	defined    uint64   // the definition version that was put into effect here
 	definition *cluster.Definition
 
 	changingVoters bool

@@ -16,8 +16,8 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 )
 
-// nodeState_ is this node's own side, of the loop alone: its deadman, its newest grant, and what it knows of its groups.
-type nodeState_ struct {
+// ownState is this node's own side, of the loop alone: its deadman, its newest grant, and what it knows of its groups.
+type ownState struct {
 	// The deadman.
 	dm         Deadman
 	dmBusy     bool             // an arm, disarm or update is under way
@@ -64,7 +64,6 @@ type groupState struct {
 	cancel     context.CancelFunc
 	status     executor.Status // as last seen
 	seenAt     lease.Instant
-	began      lease.Instant
 	sentence   string
 	known      scheduler.LocalGroup // what this process has done with it; Seen, Busy and Tombstone are filled in for each pass
 	stopSince  uint64               // of the stop under way
@@ -72,12 +71,12 @@ type groupState struct {
 	jobBegan   lease.Instant
 }
 
-func (n *nodeState_) init(m *member) {
+func (n *ownState) init(m *member) {
 	n.groups, n.probing, n.reporting, n.downNets = map[string]*groupState{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	n.started = m.clock.Now()
 }
 
-func (n *nodeState_) group(name string) *groupState {
+func (n *ownState) group(name string) *groupState {
 	g := n.groups[name]
 	if g == nil {
 		g = &groupState{status: executor.Unknown}
@@ -248,7 +247,7 @@ func (m *member) gotGrant(e granted) {
 }
 
 // softLimit is L_soft of the arming in force.
-func (n *nodeState_) softLimit(m *member) time.Duration {
+func (n *ownState) softLimit(m *member) time.Duration {
 	if n.armed {
 		return n.armedWith.Soft
 	}
@@ -257,7 +256,7 @@ func (n *nodeState_) softLimit(m *member) time.Duration {
 
 // softExpired reports whether this node must let go of its groups: no grant for longer than L_soft. Before the first grant of
 // an arming it counts from the arming.
-func (n *nodeState_) softExpired(m *member, now lease.Instant) bool {
+func (n *ownState) softExpired(m *member, now lease.Instant) bool {
 	if !n.armed {
 		return false
 	}

@@ -35,7 +35,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 }
 
 // working reports whether any work on a group is under way.
-func (n *nodeState_) working() bool {
+func (n *ownState) working() bool {
 	for _, g := range n.groups {
 		if g.job != "" {
 			return true

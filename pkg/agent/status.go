@@ -18,15 +18,13 @@ import (
 
 // local is what the loop publishes of itself for the status: values, replaced as a whole.
 type local struct {
-	contact    time.Time // when this node last knew its view to be the newest; zero: never
-	armed      bool
-	class      string
-	backend    string
-	leaseAt    time.Time // of the request behind the newest grant
-	apps       map[string]appStatus
-	addresses  map[string]string // label -> interface
-	quarantine string
-	warnings   []string
+	contact  time.Time // when this node last knew its view to be the newest; zero: never
+	armed    bool
+	class    string
+	backend  string
+	leaseAt  time.Time // of the request behind the newest grant
+	apps     map[string]appStatus
+	warnings []string
 }
 
 type appStatus struct {
