@@ -305,7 +305,7 @@ func export(ctx context.Context, s *session, _ *target) error {
 
 // readFile reads a cluster file, of bounded size.
 func (s *session) readFile(name string) (api.DefinitionText, error) {
-	var r io.Reader = s.env.Stdin
+	r := s.env.Stdin
 	shown := "standard input"
 	if name != "-" {
 		f, err := os.Open(name)

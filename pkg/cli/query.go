@@ -352,7 +352,7 @@ func queryStatus(ctx context.Context, s *session, _ *target) error {
 }
 
 // queryEvents shows the history.
-func queryEvents(ctx context.Context, s *session, t *target) error {
+func queryEvents(ctx context.Context, s *session, _ *target) error {
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
 	tail, since := 100, uint64(0)
