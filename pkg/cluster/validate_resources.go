@@ -291,8 +291,8 @@ func (v *validator) mountPoints() {
 		inner := v.groupOf(f.Name)
 		for dir := parentDir(f.MountPoint); dir != ""; dir = parentDir(dir) {
 			o, ok := at[dir]
-			if outer := -1; ok && inner >= 0 {
-				if outer = v.groupOf(v.d.FileSystems[o].Name); outer >= 0 && outer != inner {
+			if ok && inner >= 0 {
+				if outer := v.groupOf(v.d.FileSystems[o].Name); outer >= 0 && outer != inner {
 					v.add(fmt.Sprintf("file_systems[%d].mount_point", i), "both in one group, or apart",
 						"%s lies inside %s, which is in another group (%s)", f.MountPoint, dir, v.d.ResourceGroups[outer].Name)
 				}

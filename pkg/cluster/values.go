@@ -89,11 +89,8 @@ func ParseBool(s string) (bool, error) {
 
 // SplitList splits a list that is separated by commas, spaces, or both; empty entries are dropped.
 func SplitList(s string) []string {
-	var out []string
-	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
-		out = append(out, f)
-	}
-	return out
+	words := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
+	return append([]string(nil), words...) // nil for an empty list
 }
 
 // SplitCommand splits a command line into words as the shell does with plain words, '...', "..." and \x; it knows no
