@@ -115,7 +115,9 @@ func (c *boltCheck) newestMeta() (root uint64, err error) {
 	if size := try(0); size != 0 {
 		try(size)
 	} else {
-		for size := int64(minBoltPage); size <= maxBoltPage && try(size) == 0; size *= 2 {
+		size := int64(minBoltPage)
+		for size <= maxBoltPage && try(size) == 0 {
+			size *= 2
 		}
 	}
 	switch {

@@ -289,7 +289,7 @@ func TestA11VoterThatVotedInANewerTermRefuses(t *testing.T) {
 		}
 		must(t, s.SetUint64([]byte(keyLastVoteTerm), 6))
 		hung.hang = true
-		go s.Set([]byte(keyLastVoteCand), []byte("c"))
+		go func() { _ = s.Set([]byte(keyLastVoteCand), []byte("c")) }()
 		synctest.Wait()
 		if got := terms.confirm(ask).Term; got != 6 {
 			t.Errorf("the voter confirmed term %d while its vote in term 6 was being written", got)
@@ -311,7 +311,7 @@ func TestA11VoterThatVotedInANewerTermRefuses(t *testing.T) {
 		}
 		// And for a term that is only being written.
 		hung.gate = make(chan struct{})
-		go s.SetUint64([]byte(keyCurrentTerm), 7)
+		go func() { _ = s.SetUint64([]byte(keyCurrentTerm), 7) }()
 		synctest.Wait()
 		if got := again.confirm(ask).Term; got != 7 {
 			t.Errorf("the voter confirmed term %d while term 7 was being written", got)
@@ -401,7 +401,7 @@ func TestAgesCoverTheOldLeadersConfirmations(t *testing.T) {
 			got, err := l.Confirm(c.timeout(time.Second))
 			must(t, err)
 			// The old leader and one of the two were the majority then; one of these two is a majority's intersection.
-			var latest time.Duration = time.Hour
+			latest := time.Hour
 			for _, a := range got.Answers {
 				latest = min(latest, a.Age-a.Receipt.Sub(lastGrant))
 			}

@@ -99,7 +99,7 @@ func (x *notices) message() *raft.AppendEntriesRequest {
 	return &raft.AppendEntriesRequest{
 		RPCHeader:         raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: self, Addr: self},
 		Term:              x.lead.Term,
-		Leader:            self,
+		Leader:            self, //nolint:staticcheck // servers of raft 1.3 and older read no other field
 		PrevLogEntry:      index,
 		PrevLogTerm:       x.lead.Term,
 		LeaderCommitIndex: index,

@@ -33,7 +33,7 @@ func TestA11HeartbeatOfANewTermTakesTheMainLoop(t *testing.T) {
 		}()
 		beat := func(term uint64) {
 			t.Helper()
-			req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("a")}, Term: term, Leader: []byte("a")}
+			req := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("a")}, Term: term}
 			must(t, from.AppendEntries("b", "b", req, &raft.AppendEntriesResponse{}))
 		}
 		beat(5)
