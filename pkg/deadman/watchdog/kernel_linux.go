@@ -114,7 +114,7 @@ func (d *kernelDevice) Pet() error {
 // SetTimeout rounds up to whole seconds, which is what the kernel counts in, and reads back what the driver made of it.
 func (d *kernelDevice) SetTimeout(t time.Duration) (time.Duration, error) {
 	d.sec = int32((t + time.Second - 1) / time.Second)
-	if err := ioctl(d.fd, unix.WDIOC_SETTIMEOUT, unsafe.Pointer(&d.sec)); err != nil && err != unix.EOPNOTSUPP && err != unix.ENOTTY {
+	if err := ioctl(d.fd, unix.WDIOC_SETTIMEOUT, unsafe.Pointer(&d.sec)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOTTY) {
 		return 0, err
 	}
 	return d.Timeout()
