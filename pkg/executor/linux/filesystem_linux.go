@@ -102,24 +102,24 @@ func (x *FileSystems) deviceOf(ctx context.Context, r executor.Resource) (device
 		}
 		return d, nil
 	}
-	real, err := filepath.EvalSymlinks(d.path)
+	path, err := filepath.EvalSymlinks(d.path)
 	if err != nil {
 		return d, fmt.Errorf("device of file system %s: %w", f.Name, err)
 	}
-	info, err := os.Stat(real)
+	info, err := os.Stat(path)
 	if err != nil {
 		return d, fmt.Errorf("device of file system %s: %w", f.Name, err)
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	d.path, d.dev, d.ino, d.rdev = real, st.Dev, st.Ino, st.Rdev
+	d.path, d.dev, d.ino, d.rdev = path, st.Dev, st.Ino, st.Rdev
 	d.block = info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
 	switch {
 	case d.bind && !info.IsDir():
-		return d, fmt.Errorf("%s of file system %s is not a directory, a bind mount needs one", real, f.Name)
+		return d, fmt.Errorf("%s of file system %s is not a directory, a bind mount needs one", path, f.Name)
 	case d.loop && !d.block && !info.Mode().IsRegular():
-		return d, fmt.Errorf("%s of file system %s is not an image file", real, f.Name)
+		return d, fmt.Errorf("%s of file system %s is not an image file", path, f.Name)
 	case !d.bind && !d.block && !d.loop && info.Mode().IsRegular():
-		return d, fmt.Errorf("%s of file system %s is a file; to mount an image add the option loop", real, f.Name)
+		return d, fmt.Errorf("%s of file system %s is a file; to mount an image add the option loop", path, f.Name)
 	}
 	return d, nil
 }
