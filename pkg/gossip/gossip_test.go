@@ -341,7 +341,7 @@ func TestStrangersAreIgnored(t *testing.T) {
 				before := c.nodes["n1"].Counters()[0]
 				for _, p := range [][]byte{[]byte("x"), nil, bytes.Repeat([]byte{244}, 300), append([]byte{244, 36}, uuid+"rubbish"...)} {
 					to, _ := net.ResolveUDPAddr("udp", c.lan.Host("n1").Address("net1", port))
-					pc.WriteTo(p, to)
+					_, _ = pc.WriteTo(p, to)
 				}
 				time.Sleep(time.Second)
 				k = c.nodes["n1"].Counters()[0]

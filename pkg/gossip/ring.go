@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -149,8 +150,7 @@ func (r *ring) create(ctx context.Context) (*memberlist.Memberlist, error) {
 	c.LogOutput, c.Logger = nil, log.New(&lines{log: r.g.log.With("network", r.network), count: &r.count}, "", 0)
 	list, err := memberlist.Create(c)
 	if err != nil {
-		tr.Shutdown()
-		return nil, err
+		return nil, errors.Join(err, tr.Shutdown())
 	}
 	return list, nil
 }
@@ -170,7 +170,7 @@ func (r *ring) rejoin(ctx context.Context, list *memberlist.Memberlist) int {
 		}
 		wg.Go(func() {
 			r.count.rejoins.Add(1)
-			list.Join([]string{address}) // the outcome shows in the events; errors are in memberlist's log
+			_, _ = list.Join([]string{address}) // the outcome shows in the events; errors are in memberlist's log
 			<-slots
 		})
 	}
