@@ -78,7 +78,7 @@ func removeLeftovers(parent, prefix string) {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), prefix) {
-			os.RemoveAll(filepath.Join(parent, e.Name()))
+			_ = os.RemoveAll(filepath.Join(parent, e.Name())) // the next attempt tries again
 		}
 	}
 }

@@ -97,8 +97,11 @@ func TestNewClusterThenLoad(t *testing.T) {
 func TestStoreIsOneStep(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "identity")
-	os.Mkdir(dir, 0o755)
-	os.MkdirAll(filepath.Join(parent, "identity.new-123"), 0o700)
+	for _, d := range []string{dir, filepath.Join(parent, "identity.new-123")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := NewCluster(dir, "prod", "n1"); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +117,9 @@ func TestStoreIsOneStep(t *testing.T) {
 func TestStoreFailureLeavesNothing(t *testing.T) {
 	parent := t.TempDir()
 	blocked := filepath.Join(parent, "file")
-	os.WriteFile(blocked, nil, 0o600)
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := NewCluster(filepath.Join(blocked, "identity"), "prod", "n1"); err == nil {
 		t.Fatal("an identity below a file")
 	}
