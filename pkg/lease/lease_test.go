@@ -1,7 +1,7 @@
 package lease
 
 import (
-	"math/rand"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -180,8 +180,8 @@ func TestGrantOrderIsByTermAndIndex(t *testing.T) {
 // grants, pets and commits happen in the allowed order, the holder's last side effect lies before the leader's proof.
 func TestNoOverlapOnDriftingClocks(t *testing.T) {
 	a := armed()
-	for seed := range int64(200) {
-		r := rand.New(rand.NewSource(seed))
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 0))
 		rate := func() float64 { return 1 + (r.Float64()*2-1)*Rho }
 		node, leader := rate(), rate()
 		g := NewGrantor(2)
@@ -199,11 +199,11 @@ func TestNoOverlapOnDriftingClocks(t *testing.T) {
 			now += r.Float64() * 0.5
 		}
 		for {
-			if _, wait, ok := g.Expired(s, a, at()); ok {
+			_, wait, ok := g.Expired(s, a, at())
+			if ok {
 				break
-			} else {
-				now += wait.Seconds()/leader + 1e-9
 			}
+			now += wait.Seconds()/leader + 1e-9
 		}
 		if now < lastEffect {
 			t.Fatalf("seed %d: called free at %.6f, last effect at %.6f", seed, now, lastEffect)
