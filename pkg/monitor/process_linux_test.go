@@ -25,8 +25,8 @@ func program(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if real, err := filepath.EvalSymlinks(from); err == nil {
-		from = real
+	if path, err := filepath.EvalSymlinks(from); err == nil {
+		from = path
 	}
 	in, err := os.Open(from)
 	if err != nil {
