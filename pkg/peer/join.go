@@ -43,7 +43,7 @@ func (p *Peer) serveJoin(c *tls.Conn) {
 	}
 	// Only after reading: a close over unread bytes is a reset, which would overtake the answer.
 	if !p.joins.take(time.Now()) {
-		send(&w, kindBusy, 0, 0, "", "")
+		_ = send(&w, kindBusy, 0, 0, "", "")
 		p.log.Warn("a join was put off: too many at once", "remote", remote)
 		return
 	}
@@ -55,10 +55,10 @@ func (p *Peer) serveJoin(c *tls.Conn) {
 	}
 	if err != nil {
 		p.log.Warn("a join was refused", "remote", remote, "error", err)
-		send(&w, kindFailure, 0, 0, "", err.Error())
+		_ = send(&w, kindFailure, 0, 0, "", err.Error())
 		return
 	}
-	send(&w, kindReply, 0, 0, "", answer)
+	_ = send(&w, kindReply, 0, 0, "", answer)
 	c.CloseWrite()
 }
 

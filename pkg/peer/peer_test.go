@@ -262,7 +262,7 @@ func TestHandlerSeesTheDeadline(t *testing.T) {
 			took <- time.Since(start)
 			return nil, ctx.Err()
 		})
-		c.call("n1", "n2", "wait", nil, 300*time.Millisecond)
+		_, _ = c.call("n1", "n2", "wait", nil, 300*time.Millisecond)
 		if d := <-took; d < 299*time.Millisecond || d > 301*time.Millisecond {
 			t.Errorf("the handler's context ended after %v", d)
 		}
@@ -305,7 +305,7 @@ func TestShortCallsDoNotHideAStall(t *testing.T) {
 		old := c.peers["n1"].links["n2"].up
 		c.lan.Cut("n1", "n2")
 		for range 4 {
-			c.call("n1", "n2", "echo", nil, 200*time.Millisecond)
+			_, _ = c.call("n1", "n2", "echo", nil, 200*time.Millisecond)
 			time.Sleep(200 * time.Millisecond)
 		}
 		if c.peers["n1"].links["n2"].up == old {
@@ -417,7 +417,7 @@ func TestRaftListener(t *testing.T) {
 		if PeerOf(in) != "n1" || PeerOf(conn) != "n2" {
 			t.Errorf("ends name %q and %q", PeerOf(in), PeerOf(conn))
 		}
-		go conn.Write([]byte("vote"))
+		go func() { _, _ = conn.Write([]byte("vote")) }()
 		b := make([]byte, 4)
 		if _, err := io.ReadFull(in, b); err != nil || string(b) != "vote" {
 			t.Errorf("%q, %v", b, err)
@@ -451,7 +451,7 @@ func TestHTTPListener(t *testing.T) {
 	})}
 	l := c.peers["n2"].Listener(ProtoHTTP1)
 	done := make(chan struct{})
-	go func() { srv.Serve(l); close(done) }()
+	go func() { _ = srv.Serve(l); close(done) }()
 	for _, proto := range []string{ProtoHTTP1, ProtoHTTP2} {
 		tr := &http.Transport{ForceAttemptHTTP2: proto == ProtoHTTP2,
 			DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.peers["n1"].Dial(ctx, "n2", proto) }}
@@ -528,7 +528,7 @@ func TestStrangersAreRefused(t *testing.T) {
 				conn := tls.Client(raw, cfg)
 				conn.SetDeadline(time.Now().Add(10 * time.Second))
 				if err := conn.Handshake(); err == nil {
-					conn.Write(appendFrame(nil, kindRequest, 1, 0, "echo", "x"))
+					_, _ = conn.Write(appendFrame(nil, kindRequest, 1, 0, "echo", "x"))
 					if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 						t.Errorf("%s, %s: read %d bytes, %v", name, proto, n, err)
 					}
@@ -585,7 +585,7 @@ func TestMalformedFramesEndTheConnection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			conn.Write(b)
+			_, _ = conn.Write(b)
 			conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 			if _, err := io.ReadAll(conn); errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: the connection is still open", name)

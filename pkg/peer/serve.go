@@ -33,7 +33,7 @@ func (p *Peer) serveCalls(c *tls.Conn, node string) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel()
 	s.ctx = ctx
-	send(&s.w, kindPong, 0, 0, "", "") // the greeting: we took you
+	_ = send(&s.w, kindPong, 0, 0, "", "") // the greeting: we took you
 	err := s.read(bufio.NewReaderSize(c, readBuffer))
 	closeNow(c)
 	if err != nil && p.ctx.Err() == nil {
@@ -62,7 +62,7 @@ func (s *serverConn) read(r *bufio.Reader) error {
 		case kindRequest:
 			s.request(f)
 		case kindPing:
-			send(&s.w, kindPong, f.id, 0, "", "")
+			_ = send(&s.w, kindPong, f.id, 0, "", "")
 		default:
 			return fmt.Errorf("%w: kind %d from a caller", errFrame, f.kind)
 		}
@@ -73,12 +73,12 @@ func (s *serverConn) request(f frame) {
 	m, ok := (*s.p.handlers.Load())[string(f.method)]
 	switch {
 	case !ok:
-		send(&s.w, kindUnknown, f.id, 0, "", "")
+		_ = send(&s.w, kindUnknown, f.id, 0, "", "")
 	case m.inline:
 		answer, err := m.serve(s.ctx, s.node, f.body)
 		s.reply(f.id, answer, err)
 	case s.inWork.Load() >= maxInWork:
-		send(&s.w, kindBusy, f.id, 0, "", "")
+		_ = send(&s.w, kindBusy, f.id, 0, "", "")
 	default:
 		s.inWork.Add(1)
 		body := bodies.Get().(*[]byte)
@@ -99,8 +99,8 @@ func (s *serverConn) reply(id uint32, answer []byte, err error) {
 		if len(text) > maxErrorText {
 			text = text[:maxErrorText]
 		}
-		send(&s.w, kindFailure, id, 0, "", text)
+		_ = send(&s.w, kindFailure, id, 0, "", text)
 		return
 	}
-	send(&s.w, kindReply, id, 0, "", answer)
+	_ = send(&s.w, kindReply, id, 0, "", answer)
 }

@@ -34,7 +34,8 @@ type writer struct {
 	err      error
 }
 
-// send queues one frame, and writes it unless another goroutine is writing.
+// send queues one frame, and writes it unless another goroutine is writing. Its error is the connection's, which ends by it: only who
+// waits for an answer needs to look.
 func send[B string | []byte](w *writer, kind byte, id uint32, wait time.Duration, method string, body B) error {
 	w.mu.Lock()
 	if w.err == nil && len(w.buf) > backlogSize {
