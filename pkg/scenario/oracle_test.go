@@ -110,12 +110,11 @@ type oracleGroup struct {
 	unknown  bool   // ... and is silent
 	errorAt  string
 	override string
-	offline  bool   // by request
-	parked   bool   // left offline by a stop
-	started  bool   // it has been online (or tried) since the cluster started: failovers, no startup
-	request  bool   // the operator wants it: any node of the list
-	only     string // goes back there only (a release in order)
-	lostNet  bool   // in ERROR, and a node was left out for its network
+	offline  bool // by request
+	parked   bool // left offline by a stop
+	started  bool // it has been online (or tried) since the cluster started: failovers, no startup
+	request  bool // the operator wants it: any node of the list
+	lostNet  bool // in ERROR, and a node was left out for its network
 	tried    []string
 	appMark  map[string]time.Time
 	acqMark  map[string]bool
