@@ -138,11 +138,10 @@ func (m *model) admitPlace(g *group, k int) Admission {
 	}
 	for _, i := range members {
 		tried := m.groups[i].st.Tried
-		o, of := obstacle{}, (*group)(nil)
 		st := *m.groups[i].st
 		st.Tried = nil // the request begins a new chain
 		m.groups[i].st = &st
-		o, of = m.obstacle([]int{i}, k, situation{leaving: -1, displace: true})
+		o, of := m.obstacle([]int{i}, k, situation{leaving: -1, displace: true})
 		st.Tried = tried
 		if o.bar != barNone {
 			return refused("group ", g.def.Name, " cannot run on node ", m.nodes[k].name, ": ", m.sentence(of, &m.nodes[k], o))
@@ -231,9 +230,11 @@ func (m *model) admitSomewhere(g *group) Admission {
 	}
 	why := ""
 	for _, k := range g.list {
-		st := *g.st
-		st.Tried = nil
+		st, kept := *g.st, g.st
+		st.Tried = nil // the request begins a new chain
+		g.st = &st
 		o, of := m.obstacle([]int{g.index}, k, situation{leaving: -1, displace: true})
+		g.st = kept
 		if why != "" {
 			why += "; "
 		}

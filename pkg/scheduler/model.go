@@ -98,12 +98,6 @@ type unit struct {
 	lead   int
 }
 
-const (
-	tierLow = iota
-	tierIntermediate
-	tierHigh
-)
-
 func newModel(v *state.State, now time.Time) *model {
 	d := v.Definition
 	m := &model{v: v, def: d, now: now, nodes: make([]node, len(d.Nodes)), nodeIdx: make(map[string]int, len(d.Nodes)),
