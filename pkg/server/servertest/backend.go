@@ -168,7 +168,6 @@ func (b *Backend) Explain(group, node string) (api.Explanation, error) {
 	return b.OnExplain(group, node)
 }
 
-// Health is always good.
 // State implements server.Reader.
 func (b *Backend) State() (api.State, error) {
 	return api.State{}, api.Errorf(api.CodeUnavailable, "the test's backend has no state")
