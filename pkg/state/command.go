@@ -306,7 +306,7 @@ type (
 	UnsetPriority struct {
 		Group string `json:"group"`
 	}
-	// SuspendGroup: the cluster watches the group but does not touch it.
+	// SuspendGroup makes the cluster watch the group without touching it.
 	SuspendGroup struct {
 		Group string `json:"group"`
 	}
