@@ -83,7 +83,7 @@ type member struct {
 	work     sync.WaitGroup // jobs, proposals, calls
 	carriers sync.WaitGroup
 	gossip   atomic.Pointer[gossip.Gossip] // set by the loop
-	loop     loopState      // the loop's own
+	loop     loopState                     // the loop's own
 }
 
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
