@@ -19,6 +19,8 @@ type ledger struct {
 	group    map[string]string          // resource -> group
 	newest   map[string]uint64          // group -> highest generation that has taken anything
 	taker    map[string]string          // group/generation -> machine
+	ended    map[string]bool            // machine/group/generation that has been given up
+	gen      map[string]uint64          // machine/resource -> generation under which it was taken
 	broken   []string
 	journal  []string // newest last, bounded, for the message of a failure
 	started  map[string]int
@@ -28,7 +30,7 @@ type ledger struct {
 
 func newLedger() *ledger {
 	return &ledger{began: time.Now(), held: map[string]map[string]bool{}, group: map[string]string{}, newest: map[string]uint64{},
-		taker: map[string]string{}, started: map[string]int{}}
+		taker: map[string]string{}, ended: map[string]bool{}, gen: map[string]uint64{}, started: map[string]int{}}
 }
 
 // note writes one line into the journal. It is called with the lock.
@@ -81,6 +83,10 @@ func (l *ledger) take(machine string, r executor.Resource, generation uint64) {
 		l.break_("P2: generation %d of %s has begun on %s and on %s", generation, r.Group, was, machine)
 	}
 	l.taker[key] = machine
+	if l.ended[machine+" "+key] {
+		l.break_("A7: %s starts %s again at generation %d, which it has given up", machine, r.Group, generation)
+	}
+	l.gen[machine+" "+r.Name] = generation
 }
 
 func (l *ledger) give(machine string, r executor.Resource) {
@@ -88,6 +94,7 @@ func (l *ledger) give(machine string, r executor.Resource) {
 	defer l.mu.Unlock()
 	if l.held[r.Name][machine] {
 		l.note("%s gives up %s", machine, r.Name)
+		l.ended[fmt.Sprint(machine, " ", r.Group, "/", l.gen[machine+" "+r.Name])] = true
 	}
 	delete(l.held[r.Name], machine)
 }

@@ -51,12 +51,14 @@ type rig struct {
 	snags  []*snag
 
 	wrapDeadman func(node string, d agent.Deadman) agent.Deadman
+	naive       func(m *machine) agent.Deadman // instead of the deadman of a machine
 	fenceTime   time.Duration
 	fenceBroken atomic.Bool
 	shots       atomic.Int32
 	announced   atomic.Int32
 	exits       atomic.Int32
 	closed      bool
+	planted     bool // a fault was planted: the checkers must catch it
 
 	watch     *watch
 	stopWatch context.CancelFunc
@@ -248,6 +250,14 @@ func (r *rig) check() {
 	broken, journal := r.ledger.verdict()
 	for _, v := range r.world.Violations() {
 		broken = append(broken, v.String())
+	}
+	if r.planted {
+		if len(broken) == 0 {
+			r.t.Errorf("the planted fault was not caught; what happened:\n%s", strings.Join(tail(journal, 150), "\n"))
+		} else {
+			r.t.Logf("caught: %s", broken[0])
+		}
+		return
 	}
 	if len(broken) == 0 {
 		return
