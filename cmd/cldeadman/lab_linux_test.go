@@ -35,7 +35,7 @@ type labWatchdog struct {
 	ended chan bool // the last descriptor was closed: with the magic close?
 }
 
-func newLabWatchdog(t *testing.T) *labWatchdog {
+func newLabWatchdog(t testing.TB) *labWatchdog {
 	t.Helper()
 	l := &labWatchdog{
 		path: filepath.Join(t.TempDir(), "dog"), timeout: 2 * time.Second,

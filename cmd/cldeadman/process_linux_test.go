@@ -49,7 +49,7 @@ func buildAndRun(m *testing.M) int {
 const patience = 30 * time.Second
 
 // timings are the fast profile.
-func timings(t *testing.T) lease.Params {
+func timings(t testing.TB) lease.Params {
 	t.Helper()
 	p, err := lease.Profile("fast")
 	if err != nil {
@@ -63,14 +63,14 @@ const slack = time.Second
 
 // node is a fake node: the lab's watchdog outside, a directory, and what runs inside.
 type node struct {
-	t      *testing.T
+	t      testing.TB
 	dog    *labWatchdog
 	dir    string
 	socket string
 	holder string // the holder's socket, "" for none
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	dir := t.TempDir()
 	n := &node{t: t, dog: newLabWatchdog(t), dir: dir, socket: filepath.Join(dir, "s", "deadman.sock")}
 	n.holder = filepath.Join(dir, "holder.sock")

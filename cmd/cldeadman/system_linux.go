@@ -41,6 +41,9 @@ func becomeRealtime(o options) ([]wire.Warning, error) {
 		os.Unsetenv(stageVariable)
 		return parseWarnings(stage), nil
 	}
+	// Early in a boot the kernel's random source makes whoever asks it work for its seed, for seconds, and at a real-time
+	// priority nothing else runs meanwhile: that must be over before a watchdog is open. Once seeded it never blocks again.
+	random(new(lease.Nonce))
 	runtime.LockOSThread()
 	var warnings []wire.Warning
 	note := func(t wire.Trouble, err error) {
@@ -153,7 +156,7 @@ func now() keeper.Reading {
 	return r
 }
 
-// random draws a nonce. The kernel's source does not block once the system is up.
+// random draws a nonce.
 func random(n *lease.Nonce) {
 	for have := 0; have < len(n); {
 		if m, err := unix.Getrandom(n[have:], 0); err == nil {
