@@ -16,7 +16,7 @@ import (
 func TestAgainstASimplePlacement(t *testing.T) {
 	worlds := 1200
 	if testing.Short() {
-		worlds = 300
+		worlds = 150
 	}
 	compared := 0
 	for seed := 0; seed < worlds; seed++ {

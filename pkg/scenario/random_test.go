@@ -19,7 +19,7 @@ import (
 func TestRandomClusters(t *testing.T) {
 	worlds, length := 600, 40
 	if testing.Short() {
-		worlds = 300
+		worlds = 150
 	}
 	first := 0
 	if s := os.Getenv("HOLDFAST_SEED"); s != "" { // one world, with its story
@@ -28,6 +28,13 @@ func TestRandomClusters(t *testing.T) {
 			t.Fatal(err)
 		}
 		first, worlds = n, 1
+	}
+	if s := os.Getenv("HOLDFAST_FIRST"); s != "" { // begin elsewhere
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first = n
 	}
 	if s := os.Getenv("HOLDFAST_WORLDS"); s != "" { // more, for a long search
 		n, err := strconv.Atoi(s)
@@ -73,7 +80,7 @@ func TestRandomClusters(t *testing.T) {
 		}
 	}
 	t.Logf("%d worlds, %d steps, %d decisions, %d refused requests", worlds, steps, decisions, refusals)
-	if decisions < steps/4 {
+	if worlds > 100 && decisions < steps/4 {
 		t.Error("hardly anything was decided: the test does not reach the planner")
 	}
 }

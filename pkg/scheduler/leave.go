@@ -16,14 +16,19 @@ func (m *model) mustLeave() {
 			m.mustLeaveConcurrent(g)
 		case g.status == online || g.status == acquiring:
 			g.leave = m.forced(g, g.holder, g.inst)
+		case g.status == stuck && g.inst.Retry:
+			g.leave = again(g.inst)
+			if in := g.st.Intent; in != nil && in.To != "" {
+				g.leave.to = m.nodeIdx[in.To]
+			}
 		}
 	}
 }
 
 // evacuations finds the nodes that will give up their lease because a release has failed there.
 func (m *model) evacuations() {
-	reset := func(g *group, k int) {
-		if g.def.OnReleaseFailure == cluster.OnReleaseFailureReset && !g.st.Suspended {
+	reset := func(g *group, k int, inst *state.Instance) {
+		if !inst.Retry && g.def.OnReleaseFailure == cluster.OnReleaseFailureReset && !g.st.Suspended {
 			m.nodes[k].evac = true
 			if m.nodes[k].bar == barNone {
 				m.nodes[k].bar = barResetting
@@ -33,14 +38,19 @@ func (m *model) evacuations() {
 	for i := range m.groups {
 		g := &m.groups[i]
 		if g.status == stuck {
-			reset(g, g.holder)
+			reset(g, g.holder, g.inst)
 		}
 		for r, inst := range g.insts {
 			if inst != nil && inst.Held && inst.State == state.Error && m.nodes[g.list[r]].st.Alive() {
-				reset(g, g.list[r])
+				reset(g, g.list[r], inst)
 			}
 		}
 	}
+}
+
+// again is the release of an instance whose release has failed and is to be tried once more.
+func again(inst *state.Instance) leaving {
+	return leaving{cause: inst.Cause, to: -1, why: "the operator wants its failed release tried again"}
 }
 
 // forced says why an instance must be released, the strongest cause first; the zero value if it need not.
@@ -74,6 +84,10 @@ func (m *model) forced(g *group, k int, inst *state.Instance) leaving {
 func (m *model) mustLeaveConcurrent(g *group) {
 	for r, inst := range g.insts {
 		k := g.list[r]
+		if inst != nil && inst.Held && inst.State == state.Error && inst.Retry && m.statusOf(&m.nodes[k], inst) == stuck {
+			g.setLeave(r, again(inst))
+			continue
+		}
 		if inst == nil || !inst.Held || inst.State != state.Online && inst.State != state.Acquiring || !m.nodes[k].st.Alive() ||
 			inst.Incarnation != m.nodes[k].st.Incarnation {
 			continue
@@ -87,12 +101,17 @@ func (m *model) mustLeaveConcurrent(g *group) {
 			}
 		}
 		if l.cause != "" {
-			if g.leaves == nil {
-				g.leaves = make([]leaving, len(g.list))
-			}
-			g.leaves[r] = l
+			g.setLeave(r, l)
 		}
 	}
+}
+
+// setLeave notes that a concurrent group's instance leaves.
+func (g *group) setLeave(r int, l leaving) {
+	if g.leaves == nil {
+		g.leaves = make([]leaving, len(g.list))
+	}
+	g.leaves[r] = l
 }
 
 // placeRunning plans a unit of which something runs: where it goes if it must, and whether it should go.
@@ -464,11 +483,8 @@ func (m *model) drag(g *group, cause state.Cause, due state.DueTo, why string) b
 			if inst == nil || !inst.Held || inst.State != state.Online && inst.State != state.Acquiring || !m.nodes[g.list[r]].st.Alive() {
 				continue
 			}
-			if g.leaves == nil {
-				g.leaves = make([]leaving, len(g.list))
-			}
-			if g.leaves[r].cause == "" {
-				g.leaves[r] = leaving{cause: cause, to: -1, dueTo: due, why: why}
+			if g.leaves == nil || g.leaves[r].cause == "" {
+				g.setLeave(r, leaving{cause: cause, to: -1, dueTo: due, why: why})
 				changed = true
 			}
 		}

@@ -332,6 +332,12 @@ func TestFailedReleaseIsReportedOnceAndTriedAgainWhenCleared(t *testing.T) {
 	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeReleaseFailed}})
 	w.want("probe a")
 	w.do(state.Command{ClearGroup: &state.ClearGroup{Group: "a"}})
+	w.want("probe a")
+	p := Plan(w.s, start)
+	if len(p.Decisions) == 0 || p.Decisions[0].Op != OpRelease || p.Decisions[0].Group != "a" {
+		t.Fatalf("the planner decides %+v", p.Decisions)
+	}
+	w.do(p.Decisions[0].Command())
 	w.want("stop a")
 	w.set(LocalGroup{Seen: SeenStopped})
 	w.want("tombstone a")

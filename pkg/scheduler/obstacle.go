@@ -171,7 +171,7 @@ func (m *model) excludedBy(g *group, n *node, displace bool) int {
 		if o < 0 || &m.groups[o] == g {
 			continue
 		}
-		if other := &m.groups[o]; other.status == free && m.standsOn(other, g) {
+		if other := &m.groups[o]; other.status == free && g.status == free && m.standsOn(other, g) {
 			continue // it is only planned, and waits for g: it must not keep g from starting
 		}
 		if displace && m.rankIn(&m.groups[o], mb.set, 0) < mb.tier && m.movable(&m.groups[o]) && !m.standsOn(g, &m.groups[o]) {

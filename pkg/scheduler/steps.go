@@ -15,7 +15,7 @@ func (m *model) releases() {
 			m.releasesConcurrent(g)
 			continue
 		}
-		if g.leave.cause == "" || g.status != online && g.status != acquiring {
+		if g.leave.cause == "" || g.status != online && g.status != acquiring && g.status != stuck {
 			continue
 		}
 		if first := m.stopsBefore(g); first != "" {

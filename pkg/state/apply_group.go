@@ -138,7 +138,7 @@ func (t *tx) giveUp(c *GiveUp) {
 // turn changes an instance's state, and forgets what belonged to the old one.
 func (t *tx) turn(i *Instance, s InstanceState, sentence string) {
 	i.State, i.Sentence, i.Since = s, bounded(sentence), t.e.Index
-	i.DueTo, i.Cause, i.Failed = "", "", false
+	i.DueTo, i.Cause, i.Failed, i.Retry = "", "", false, false
 }
 
 func (t *tx) report(c *Report) {

@@ -64,16 +64,14 @@ func (t *tx) again(d *cluster.ResourceGroup, phase Phase) {
 	t.releaseAgain(d)
 }
 
-// releaseAgain asks the nodes once more to release what they could not. Nothing is taken to be gone.
+// releaseAgain lets the planner ask the nodes once more to release what they could not. Nothing is taken to be gone.
 func (t *tx) releaseAgain(d *cluster.ResourceGroup) {
 	for _, node := range d.Nodes {
 		i := t.s.Groups[d.Name].Instances[node]
 		if i == nil || !i.Held || i.State != Error || !t.s.Current(node, i.Incarnation) {
 			continue
 		}
-		cause, w := i.Cause, t.instance(d.Name, node)
-		t.turn(w, Releasing, "its release is tried again: asked by "+t.by())
-		w.Cause = cause
+		t.instance(d.Name, node).Retry = true
 	}
 }
 

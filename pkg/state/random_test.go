@@ -15,9 +15,9 @@ import (
 // TestRandomCommandsNeverGiveAGroupTwice applies random commands - among them stale, repeated and foreign ones - and checks
 // after each what the package promises, by rules of its own (attacks A1, A4, A5, A6, A7, A9).
 func TestRandomCommandsNeverGiveAGroupTwice(t *testing.T) {
-	runs, steps := 150, 300
+	runs, steps := 100, 300
 	if testing.Short() {
-		runs = 30
+		runs = 20
 	}
 	taken := map[string]int{}
 	for seed := 0; seed < runs; seed++ {

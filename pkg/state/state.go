@@ -235,7 +235,9 @@ type Instance struct {
 	// Cause is what the release is for, while RELEASING and after a failed release.
 	Cause Cause `json:"cause,omitempty"`
 	// Failed: the application has failed beyond its restarts and asks for a failover; only while ONLINE.
-	Failed   bool   `json:"failed,omitempty"`
+	Failed bool `json:"failed,omitempty"`
+	// Retry: the release has failed, and the operator wants it tried again; the planner decides when it is its turn.
+	Retry    bool   `json:"retry,omitempty"`
 	Since    uint64 `json:"since,omitempty"`    // index of the last change of State
 	Sentence string `json:"sentence,omitempty"` // why it is so
 }

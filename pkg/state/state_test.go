@@ -156,6 +156,8 @@ func TestAcquireIsRefusedWhileAnotherNodeHolds(t *testing.T) {
 	l.state("a", "n1", Error)
 	l.refused(l.acquire("a", "n2"))
 	l.ok(Command{ClearGroup: &ClearGroup{Group: "a"}})
+	l.refused(l.acquire("a", "n2")) // it is released again, not taken to be gone
+	l.ok(l.release("a", "n1"))
 	l.state("a", "n1", Releasing)
 	l.ok(l.report("a", "n1", OutcomeReleased))
 	l.ok(l.acquire("a", "n2"))
