@@ -90,7 +90,9 @@ type setup struct {
 	app, monitor, rg, more, settings string
 	start, stop                      []string // other programs of the application, with arguments
 	nodeOrder                        []string // of the group; default all
-	bare                             bool     // nodes and daemons, but no cluster
+	fenceDelay                       time.Duration
+	share                            map[string]string // files below /shared, by name
+	bare                             bool              // nodes and daemons, but no cluster
 	noGroup                          bool
 	noWatch                          bool
 	noAutoBoot                       bool
@@ -125,13 +127,19 @@ func begin(t *testing.T, s setup) *world {
 		w.nodes = append(w.nodes, lab.NodeName(n))
 	}
 	opt := lab.Options{Binary: filepath.Join(*binDir, "cllab"), Name: fmt.Sprintf("e2e-%d-%d", os.Getpid(), labs.Add(1)),
-		Nodes: s.nodes, Networks: s.networks, Profile: s.profile, Fence: s.fence, Bare: s.bare, NoAutoBoot: s.noAutoBoot, RebootDelay: 500 * time.Millisecond}
+		Nodes: s.nodes, Networks: s.networks, Profile: s.profile, Fence: s.fence, Bare: s.bare, NoAutoBoot: s.noAutoBoot, RebootDelay: 500 * time.Millisecond,
+		FenceDelay: s.fenceDelay}
 	if !s.bare && !s.noGroup {
 		dir := t.TempDir()
 		opt.ClusterFile = filepath.Join(dir, "cluster.yaml")
 		image := makeImage(t, dir)
 		if image != "" {
-			opt.Share = []string{image}
+			opt.Share = append(opt.Share, image)
+		}
+		for name, text := range s.share {
+			path := filepath.Join(dir, name)
+			check(t, os.WriteFile(path, []byte(text), 0o644))
+			opt.Share = append(opt.Share, path)
 		}
 		check(t, os.WriteFile(opt.ClusterFile, []byte(w.definition(image != "")), 0o644))
 	}
@@ -484,6 +492,64 @@ func (w *world) nodesAre(state string, nodes ...string) *api.Status {
 	return st
 }
 
+// whole waits until all nodes take part and three vote, so that the next fault is survived. A node that was reset too often is
+// quarantined by design; the operator clears it.
+func (w *world) whole() {
+	w.t.Helper()
+	w.await("all nodes take part", func() string {
+		st := w.view()
+		if st == nil {
+			return "no node knows a leader"
+		}
+		var not []string
+		for i := range st.Nodes {
+			n := &st.Nodes[i]
+			switch n.State {
+			case api.NodeNormal:
+			case api.NodeQuarantined:
+				w.run(st.Cluster.LocalNode, "clmgr", "clear", "node", n.Name)
+				fallthrough
+			default:
+				not = append(not, fmt.Sprintf("%s is %s (%s)", n.Name, n.State, n.Reason))
+			}
+		}
+		if q := st.Cluster.Quorum; q.Voters < min(3, len(w.nodes)) || q.Alive < q.Voters {
+			not = append(not, fmt.Sprintf("%d voters, %d alive", q.Voters, q.Alive))
+		}
+		return strings.Join(not, "; ")
+	})
+}
+
+// place makes the group run on the node, if it does not, and waits until the client is answered from there.
+func (w *world) place(node string) {
+	w.t.Helper()
+	if w.online(group) != node {
+		w.clmgr(node, "move", "resource_group", group, "NODE="+node)
+	}
+	w.onlineOn(group, node)
+	if w.probe != nil {
+		w.answersFrom(node)
+	}
+}
+
+// elsewhere waits until the group is online on another node than this one, and returns which.
+func (w *world) elsewhere(not string) (node string) {
+	w.t.Helper()
+	w.await(group+" is online on another node than "+not, func() string {
+		st := w.view()
+		if st == nil {
+			return "no node knows a leader"
+		}
+		on := st.Group(group).OnlineOn()
+		if len(on) != 1 || on[0] == not {
+			return groupStates(st)
+		}
+		node = on[0]
+		return ""
+	})
+	return node
+}
+
 // leader is the node that leads.
 func (w *world) leader() string {
 	w.t.Helper()
@@ -556,8 +622,14 @@ func (w *world) happened(since uint64, kind, node string) *api.Event {
 	return e
 }
 
-// timeline prints the history since an event, with what the lab did beside it.
+// timeline prints the history since an event, with what the watcher saw of the service address beside it.
 func (w *world) timeline(since uint64) {
+	w.t.Helper()
+	w.timelineFrom(since, 0)
+}
+
+// timelineFrom leaves out the first sightings of the watcher, of earlier parts of the test.
+func (w *world) timelineFrom(since uint64, sightings int) {
 	w.t.Helper()
 	var lines []string
 	for _, e := range w.events(since) {
@@ -566,10 +638,8 @@ func (w *world) timeline(since uint64) {
 		}
 	}
 	if w.watch != nil {
-		for _, e := range w.watch.Events() {
-			if h := e.Holding; h != nil && h.Kind == "address" && h.What == service {
-				lines = append(lines, fmt.Sprintf("%s  %-18s %s %s %s", e.Time.Local().Format("15:04:05.000"), "(watcher)", e.Node, e.Event, h.What))
-			}
+		for _, e := range w.holders()[sightings:] {
+			lines = append(lines, fmt.Sprintf("%s  %-18s %s %s %s", e.Time.Local().Format("15:04:05.000"), "(watcher)", e.Node, e.Event, service))
 		}
 	}
 	slices.Sort(lines)
