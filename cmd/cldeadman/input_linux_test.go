@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -167,8 +168,23 @@ type notifier struct {
 	fd   int
 	done chan struct{}
 
+	mu    sync.Mutex
 	store map[string]*os.File
 	seen  chan string
+}
+
+// stored is a copy of a descriptor in the store, nil if there is none of that name.
+func (s *notifier) stored(name string) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.store[name] == nil {
+		return nil
+	}
+	fd, err := unix.FcntlInt(s.store[name].Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), name)
 }
 
 func newNotifier(t *testing.T) *notifier {
@@ -219,6 +235,7 @@ func (s *notifier) take(text string, fds []int) {
 		fields[k] = v
 	}
 	name := fields["FDNAME"]
+	s.mu.Lock()
 	switch {
 	case fields["FDSTORE"] == "1" && len(fds) == 1 && s.store[name] == nil: // systemd knows the same open file again
 		s.store[name] = os.NewFile(uintptr(fds[0]), name)
@@ -227,6 +244,7 @@ func (s *notifier) take(text string, fds []int) {
 		s.store[name].Close()
 		delete(s.store, name)
 	}
+	s.mu.Unlock()
 	for _, fd := range fds { // of a barrier
 		unix.Close(fd)
 	}
@@ -262,9 +280,9 @@ func TestA2SystemdStoreHolds(t *testing.T) {
 		t.Errorf("with systemd's store the deadman says %+v", i)
 	}
 	n.kill9(d1)
-	device, pidfd := s.store["watchdog-lab%20"+n.dog.path], s.store["keeper"]
+	device, pidfd := s.stored("watchdog-lab%20"+n.dog.path), s.stored("keeper")
 	if device == nil || pidfd == nil {
-		t.Fatalf("the store has %v", s.store)
+		t.Fatalf("the store has %v and %v", device, pidfd)
 	}
 
 	// systemd starts the service again, and hands it what it has stored.
@@ -272,7 +290,10 @@ func TestA2SystemdStoreHolds(t *testing.T) {
 	d2 := &process{Cmd: exec.Command("/bin/sh", "-c", script, program, "--socket", n.socket, "--backend", "lab", "--device", n.dog.path), done: make(chan struct{})}
 	d2.ExtraFiles = []*os.File{device, pidfd}
 	d2.Env = append(os.Environ(), "NOTIFY_SOCKET="+s.path, "FDSTORE=2", "LISTEN_FDS=2", "LISTEN_FDNAMES=watchdog-lab%20"+n.dog.path+":keeper")
-	if err := d2.Start(); err != nil {
+	err := d2.Start()
+	device.Close() // or its last copy would be ours
+	pidfd.Close()
+	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -298,8 +319,8 @@ func TestA2SystemdStoreHolds(t *testing.T) {
 	}
 	n.signal(d2, syscall.SIGTERM)
 	<-d2.done
-	if magic := <-n.dog.ended; !magic || len(s.store) != 0 {
-		t.Errorf("after a clean stop: magic close %v, store %v", magic, s.store)
+	if magic := <-n.dog.ended; !magic || s.stored("keeper") != nil {
+		t.Errorf("after a clean stop: magic close %v, pidfd in the store %v", magic, s.stored("keeper"))
 	}
 }
 
