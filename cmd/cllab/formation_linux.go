@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-ha/holdfast/pkg/lab"
 )
@@ -53,6 +57,46 @@ deadman:
   socket: /run/holdfast/deadman.sock
   device: /run/holdfast/watchdog.sock
 `, lab.NodeName(n), strings.Join(listen, ", "))
+}
+
+// agentSocket is where the agent answers, in the node's run directory, and agentPatience how long it may take to do so.
+const (
+	agentSocket   = "clstrmgrd.sock"
+	agentPatience = 20 * time.Second
+)
+
+// awaitAgents waits until the agent of each node takes connections.
+func awaitAgents(ctx context.Context, c lab.Client, cfg *lab.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
+	for _, node := range cfg.NodeNames() {
+		dir := filepath.Join(c.Dir, lab.NodesDir, node)
+		for !answers(filepath.Join(dir, "run", agentSocket)) {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("the agent of %s does not take connections after %v; its log is below %s", node, agentPatience,
+					filepath.Join(dir, "log"))
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// answers reports whether somebody listens on a unix socket. A socket's path may be longer than the kernel takes, so it is
+// named through its directory.
+func answers(path string) bool {
+	fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	conn, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // form makes a cluster of the lab's nodes with the product's own commands, as an administrator would: found it on node1 from

@@ -80,7 +80,7 @@ func initMain() int {
 	n := &nodeInit{cfg: cfg, sup: sup, children: map[int]func(syscall.WaitStatus){}}
 	n.reap()
 	n.commands = newThread(nil)
-	n.services = newThread(func() { setScheduling(-15, false) })
+	n.services = newThread(func() { setNice(-15) })
 	if err := n.arrange(); err != nil {
 		return initFailed(sup, err)
 	}

@@ -833,6 +833,28 @@ func parentOf(t *testing.T, pid int) int {
 	return n
 }
 
+// Of two who start a lab of one name at once, one does, and the other hears why not.
+func TestTwoStartOneLab(t *testing.T) {
+	base := t.TempDir()
+	results := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := lab.Up(t.Context(), lab.Options{Binary: program, NoDaemons: true, BaseDir: base})
+			results <- err
+		}()
+	}
+	first, second := <-results, <-results
+	if first != nil {
+		first, second = second, first
+	}
+	if first != nil || second == nil || !strings.Contains(second.Error(), "running already") {
+		t.Errorf("%v, %v", first, second)
+	}
+	l := lab.Open(filepath.Join(base, "lab"))
+	must(t, l, "node3", "true")
+	check(t, l.Down(t.Context(), false))
+}
+
 func TestLabEndsWithItsProcess(t *testing.T) {
 	owner := exec.Command("sleep", "1000")
 	check(t, owner.Start())

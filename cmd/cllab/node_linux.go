@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +42,7 @@ type node struct {
 	reboot   *time.Timer // a boot that is due after a reset
 	watchdog *watchdog
 	paused   pausedSet
+	unlinked unlinked     // nil before the first end
 	powerWay net.Listener // how the node reaches the power switch
 }
 
@@ -52,6 +54,9 @@ type running struct {
 	cgroup string
 	gone   *goneMarker
 }
+
+// unlinked is closed when the ports of the node's last boot are deleted.
+type unlinked chan struct{}
 
 // nodeTimeout bounds the boot of a node and the end of its processes.
 const nodeTimeout = 30 * time.Second
@@ -140,6 +145,7 @@ func (n *node) bootLocked(why string) (err error) {
 		return errors.New("the lab is going down")
 	}
 	n.cancelReboot()
+	n.awaitUnlinked()
 	id, err := n.prepareDirectories()
 	if err != nil {
 		return err
@@ -162,6 +168,16 @@ func (n *node) bootLocked(why string) (err error) {
 	n.setState(lab.StateUp)
 	n.sup.events.add(lab.Event{Node: n.name, Kind: "up", Detail: "boot " + id[:8], PID: run.cmd.Process.Pid})
 	return nil
+}
+
+// awaitUnlinked waits until the ports of the node's last boot are gone, so that there is room for new ones.
+func (n *node) awaitUnlinked() {
+	n.mu.Lock()
+	gone := n.unlinked
+	n.mu.Unlock()
+	if gone != nil {
+		<-gone
+	}
 }
 
 // prepareDirectories empties what a boot empties, and writes the boot's id and the node file.
@@ -397,13 +413,23 @@ func (n *node) crashLocked(kind, why string) error {
 }
 
 // endLocked takes everything of a boot away: first the links, so that nothing that dies can say so, then the processes, and it
-// waits for the file systems. The node is down afterwards, whatever the errors.
+// waits for the file systems. The node is down afterwards, whatever the errors. Its ports are deleted behind its back: nothing
+// uses them any more, and the kernel takes its time.
 func (n *node) endLocked(run *running) error {
-	errs := []error{n.sup.fabric.disconnect(n.index)}
-	disks := mountedDisks(run.cmd.Process.Pid)
+	pid := run.cmd.Process.Pid
+	errs := []error{n.sup.fabric.silence(n.index)}
+	disks := mountedDisks(pid)
 	_ = run.cmd.Process.Kill() // fails only when it is dead already
 	killCgroup(run.cgroup)
+	hurry(pid)
 	n.watchdog.reset()
+	gone := make(unlinked)
+	go func() {
+		defer close(gone)
+		if err := n.sup.fabric.disconnect(n.index); err != nil {
+			n.sup.log.Error("the links of a node are not gone", "node", n.name, "error", err)
+		}
+	}()
 	select {
 	case <-run.exited:
 	case <-time.After(nodeTimeout):
@@ -412,10 +438,30 @@ func (n *node) endLocked(run *running) error {
 	errs = append(errs, run.gone.wait(nodeTimeout), awaitDisks(disks, nodeTimeout), removeCgroup(run.cgroup))
 	n.mu.Lock()
 	n.run, n.state, n.since = nil, lab.StateDown, time.Now()
-	n.agent.PID, n.deadman.PID = 0, 0
-	n.paused = nil
+	n.agent, n.deadman = lab.DaemonStatus{}, lab.DaemonStatus{}
+	n.paused, n.unlinked = nil, gone
 	n.mu.Unlock()
 	return errors.Join(errs...)
+}
+
+// hurry lets dying processes die before all others: on a busy machine they would wait for their turn.
+func hurry(pid int) {
+	pids, err := descendants(pid)
+	if err != nil {
+		return
+	}
+	for _, p := range pids {
+		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(p) + "/task")
+		if err != nil {
+			continue
+		}
+		for _, t := range tasks {
+			if tid, err := strconv.Atoi(t.Name()); err == nil {
+				_ = unix.Setpriority(unix.PRIO_PROCESS, tid, -20)
+			}
+		}
+		setAutogroup(p, -20)
+	}
 }
 
 // expired is called by the watchdog, when it fires or is told to.

@@ -39,25 +39,16 @@ func (t *thread) do(f func()) {
 	<-done
 }
 
-// setScheduling gives the calling thread a nice value and, if realtime is set, round-robin real-time scheduling. What the
-// kernel does not allow is left as it is; the words returned tell what holds afterwards.
-func setScheduling(nice int, realtime bool) string {
-	policy, priority := uint32(unix.SCHED_NORMAL), uint32(0)
-	if realtime {
-		policy, priority = unix.SCHED_RR, 50 // above the deadmen: watchdogs are hardware to them
-	}
-	words := "normal"
-	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Priority: priority, Nice: int32(nice)}
-	switch err := unix.SchedSetAttr(0, attr, 0); {
-	case err == nil && realtime:
-		words = "SCHED_RR"
-	case err != nil && realtime:
-		words = "normal (no real-time scheduling: " + err.Error() + ")"
-	}
+// setNice gives the calling thread a nice value. What the kernel does not allow is left as it is; the words tell what holds.
+//
+// Nothing of the lab runs under a real-time policy. A real-time thread that reaps a process spins in the kernel for as long as
+// another thread is in the midst of that process's /proc entries, and if that one is waiting for the processor, for ever (seen
+// on Linux 6.18: release_task, d_invalidate, shrink_dcache_parent).
+func setNice(nice int) string {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
-		return words + ", nice unchanged (" + err.Error() + ")"
+		return "nice unchanged (" + err.Error() + ")"
 	}
-	return words + ", nice " + strconv.Itoa(nice)
+	return "nice " + strconv.Itoa(nice)
 }
 
 // setAutogroup gives the session of pid a nice value among sessions, where the kernel groups them; otherwise it does nothing.

@@ -90,8 +90,9 @@ func takeLock(dir string) (*os.File, error) {
 }
 
 func startSupervisor(cfg *lab.Config, dir string, up *os.File) (*exec.Cmd, error) {
-	words := setScheduling(-20, true)
-	defer setScheduling(0, false)
+	setAutogroup(os.Getpid(), -20)
+	words := setNice(-20)
+	defer setNice(0)
 	cmd := exec.Command("/proc/self/exe", "supervisor", dir)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), "CLLAB_SCHEDULING="+words, "GOMAXPROCS=2")
@@ -200,8 +201,8 @@ func newSupervisor(dir string) (*supervisor, net.Listener, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, nil, fmt.Errorf("make the lab's mounts private: %w", err)
 	}
-	s.forks = newThread(func() { setScheduling(0, false) })
-	s.eyes = newThread(func() { setScheduling(-10, false) })
+	s.forks = newThread(func() { setNice(0) })
+	s.eyes = newThread(func() { setNice(-10) })
 	if s.fabric, err = newFabric(cfg, s.forks); err != nil {
 		return nil, nil, err
 	}
