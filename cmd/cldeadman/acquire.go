@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -123,7 +124,7 @@ func awaitPredecessor(left *holder.Copy) error {
 	for until := time.Now().Add(predecessorEnd); ; {
 		n, err := unix.Poll(p, int(max(0, time.Until(until).Milliseconds())))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
 			return fmt.Errorf("wait for the last deadman to end: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,7 +74,7 @@ func serve(o options, warnings []wire.Warning) error {
 	if facts.Watches && !a.held {
 		warnings = append(warnings, trouble(wire.NotHeldTwice, a.heldError))
 	}
-	warnings = append(warnings, rehearse(facts)...)
+	warnings = append(warnings, rehearse()...)
 	d.k = keeper.New(keeper.Options{
 		Class: facts.Class, TakenOver: a.takenOver, Watchdog: inForce, Held: a.held, NoWayOut: facts.NoWayOut,
 		Pid: os.Getpid(), Warnings: warnings,
@@ -279,7 +280,7 @@ func (d *daemon) accept() {
 func (d *daemon) read() {
 	for range framesPerTurn {
 		n, err := unix.Read(d.agent, d.in[d.have:])
-		if err == unix.EAGAIN || err == unix.EINTR {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			return
 		}
 		if n <= 0 || err != nil {

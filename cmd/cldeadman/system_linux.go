@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-ha/holdfast/pkg/deadman/keeper"
-	"github.com/holdfast-ha/holdfast/pkg/deadman/watchdog"
 	"github.com/holdfast-ha/holdfast/pkg/deadman/wire"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
@@ -270,7 +269,7 @@ func acceptPeer(listen int) (int, error) {
 // rehearse touches every page of the program, so that neither the pet nor the reset path can fault one in from a disk, and
 // locks them. Pages that are not touched yet are locked when they are: a plain lock would populate the runtime's whole reservation,
 // tens of MiB.
-func rehearse(watchdog.Facts) []wire.Warning {
+func rehearse() []wire.Warning {
 	var warnings []wire.Warning
 	touchProgram()
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/deadman/bootclock"
 	"github.com/holdfast-ha/holdfast/pkg/deadman/keeper"
-	"github.com/holdfast-ha/holdfast/pkg/deadman/watchdog"
 	"github.com/holdfast-ha/holdfast/pkg/deadman/wire"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
@@ -106,4 +105,4 @@ func acceptPeer(listen int) (int, error) {
 	return fd, unix.SetNonblock(fd, true)
 }
 
-func rehearse(watchdog.Facts) []wire.Warning { return nil }
+func rehearse() []wire.Warning { return nil }

@@ -83,7 +83,7 @@ func wait(fd int, d time.Duration) error {
 	for {
 		n, err := unix.Poll(p, int(d/time.Millisecond))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
 			return err
@@ -196,7 +196,7 @@ func Run(path string, idle time.Duration) error {
 		}
 		n, err := unix.Poll(p, patience)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
 			return fmt.Errorf("wait for a deadman: %w", err)

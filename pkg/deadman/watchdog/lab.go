@@ -102,7 +102,7 @@ func (d *labDevice) receive() error {
 	for have := 0; have < LabFrame; {
 		d.poll[0] = unix.PollFd{Fd: int32(d.fd), Events: unix.POLLIN}
 		n, err := unix.Poll(d.poll[:], int(labAnswer/time.Millisecond))
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
@@ -112,7 +112,7 @@ func (d *labDevice) receive() error {
 			return errLabAnswer
 		}
 		n, err = unix.Read(d.fd, d.in[have:])
-		if err == unix.EINTR || err == unix.EAGAIN {
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
 			continue
 		}
 		if err != nil {
