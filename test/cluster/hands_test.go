@@ -169,5 +169,8 @@ func (f *fencer) Off(ctx context.Context, d *cluster.FenceDevice, node string, s
 	r.ledger.say("%s fences %s", f.p.m.name, node)
 	r.machines[node].end("fenced by " + f.p.m.name)
 	r.shots.Add(1)
+	if err := f.p.sleep(ctx, r.fenceAnswer); err != nil {
+		return "", err
+	}
 	return "switch " + d.Name + " says that " + node + " is off", nil
 }

@@ -89,6 +89,17 @@ func (l *ledger) take(machine string, r executor.Resource, generation uint64) {
 	l.gen[machine+" "+r.Name] = generation
 }
 
+// found says that a boot has activated the resource by itself.
+func (l *ledger) found(machine string, r executor.Resource) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.note("the boot of %s activates %s", machine, r.Name)
+	l.held[r.Name][machine] = true
+	if n := len(l.held[r.Name]); n > 1 {
+		l.break_("P1: %s is held by %d nodes at once: %v", r.Name, n, l.holders(r.Name))
+	}
+}
+
 func (l *ledger) give(machine string, r executor.Resource) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

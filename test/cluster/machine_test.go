@@ -59,6 +59,8 @@ type machine struct {
 	frozen chan struct{} // closed by thaw; nil while the machine runs
 	old    []*process
 	deads  []*deadmantest.Deadman
+
+	automount string // a file system that the next boot activates by itself
 }
 
 // A process is one run of an agent.
@@ -95,6 +97,9 @@ func (m *machine) boot() {
 	m.mu.Unlock()
 	m.host.PowerOn()
 	m.r.ledger.say("%s boots", m.name)
+	if m.automount != "" {
+		m.activate(m.automount)
+	}
 	m.startAgent()
 }
 

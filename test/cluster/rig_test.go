@@ -53,6 +53,7 @@ type rig struct {
 	wrapDeadman func(node string, d agent.Deadman) agent.Deadman
 	naive       func(m *machine) agent.Deadman // instead of the deadman of a machine
 	fenceTime   time.Duration
+	fenceAnswer time.Duration // from the shot to the device's answer
 	fenceBroken atomic.Bool
 	shots       atomic.Int32
 	announced   atomic.Int32
@@ -77,9 +78,16 @@ type options struct {
 // inBubble runs a test of a cluster in fake time. A cluster that is made by newRig is closed, and its checkers asked, at the end.
 func inBubble(t *testing.T, o options, test func(r *rig)) {
 	t.Helper()
+	inBubbleWith(t, o, func(*rig) {}, test)
+}
+
+// inBubbleWith lets the rig be changed before the cluster is formed.
+func inBubbleWith(t *testing.T, o options, change, test func(r *rig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, o)
 		defer r.close()
+		change(r)
 		r.form()
 		test(r)
 	})
@@ -108,7 +116,7 @@ func newRig(t testing.TB, o options) *rig {
 		r.ledger.watching = t.Logf
 		r.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	dir := t.TempDir()
+	dir := scratch(t)
 	for i := range o.nodes {
 		name := fmt.Sprintf("n%d", i+1)
 		r.names = append(r.names, name)
@@ -127,6 +135,20 @@ func newRig(t testing.TB, o options) *rig {
 	r.watch = newWatch(r)
 	go r.watch.run(ctx)
 	return r
+}
+
+// scratch is a directory for the machines' disks: in memory where that can be had, because time stands still while a disk writes.
+func scratch(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "cluster-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func must(t testing.TB, err error) {
