@@ -294,7 +294,7 @@ func procField(pid int, file, field string) string {
 	if err != nil {
 		return ""
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if rest, ok := strings.CutPrefix(line, field+":"); ok {
 			return strings.TrimSpace(rest)
 		}

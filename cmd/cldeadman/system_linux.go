@@ -37,7 +37,7 @@ func trouble(t wire.Trouble, err error) wire.Warning {
 // the program again. In that second execution it returns the warnings of the first.
 func becomeRealtime(o options) ([]wire.Warning, error) {
 	if stage, ok := os.LookupEnv(stageVariable); ok {
-		os.Unsetenv(stageVariable)
+		_ = os.Unsetenv(stageVariable) // it only tells children what they do not ask for
 		return parseWarnings(stage), nil
 	}
 	// Early in a boot the kernel's random source makes whoever asks it work for its seed, for seconds, and at a real-time
