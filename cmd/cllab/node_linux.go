@@ -418,10 +418,10 @@ func (n *node) crashLocked(kind, why string) error {
 func (n *node) endLocked(run *running) error {
 	pid := run.cmd.Process.Pid
 	errs := []error{n.sup.fabric.silence(n.index)}
-	disks := mountedDisks(pid)
-	_ = run.cmd.Process.Kill() // fails only when it is dead already
+	disks, tasks := mountedDisks(pid), doomed(pid) // now, for one had better not look at /proc while they die
+	_ = run.cmd.Process.Kill()                     // fails only when it is dead already
 	killCgroup(run.cgroup)
-	hurry(pid)
+	hurry(tasks)
 	n.watchdog.reset()
 	gone := make(unlinked)
 	go func() {
@@ -444,23 +444,34 @@ func (n *node) endLocked(run *running) error {
 	return errors.Join(errs...)
 }
 
-// hurry lets dying processes die before all others: on a busy machine they would wait for their turn.
-func hurry(pid int) {
+// doomed lists the threads of a process and of all below it, whose sessions get the processor before others from now on.
+func doomed(pid int) []int {
 	pids, err := descendants(pid)
 	if err != nil {
-		return
+		return nil
 	}
+	var list []int
 	for _, p := range pids {
+		setAutogroup(p, -20)
 		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(p) + "/task")
 		if err != nil {
-			continue
+			continue // it has just ended
 		}
 		for _, t := range tasks {
 			if tid, err := strconv.Atoi(t.Name()); err == nil {
-				_ = unix.Setpriority(unix.PRIO_PROCESS, tid, -20)
+				list = append(list, tid)
 			}
 		}
-		setAutogroup(p, -20)
+	}
+	return list
+}
+
+// hurry lets dying threads die before all others: on a busy machine they would wait for their turn. It also takes real-time
+// scheduling from those that have it, which is not good to die under (see setNice).
+func hurry(tasks []int) {
+	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: -20}
+	for _, tid := range tasks {
+		_ = unix.SchedSetAttr(tid, attr, 0) // it may be dead, and an ordinary user may not
 	}
 }
 
