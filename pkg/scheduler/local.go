@@ -274,12 +274,15 @@ func (l *localPlan) report(name string, inst state.Instance, o state.Outcome, wh
 func (l *localPlan) held(name string, g LocalGroup, inst state.Instance) {
 	reached, listed, onlyStop := l.granted(name, inst.Generation)
 	missing := reached && !listed && inst.Since <= l.grant.Applied // the list is newer than the instance, and lacks it
+	// A release that has ended in stopped is over, however it came to that: what is to run here now is another generation, which
+	// would else be given back as fast as it comes.
+	leaving := g.Leaving && g.Busy == Idle && g.Seen != SeenStopped
 	switch {
 	case inst.State == state.Releasing || inst.State == state.Unknown:
 		l.stop(name, g, inst, inst.Since, inst.Sentence)
 	case inst.State == state.Error:
 		l.heal(name, g, inst)
-	case g.Leaving || l.view.Soft && l.runsHere(g):
+	case leaving || l.view.Soft && l.runsHere(g):
 		l.stop(name, g, inst, 0, "the lease was not renewed in time")
 	case missing || reached && onlyStop && inst.Since <= l.grant.Applied:
 		l.stop(name, g, inst, 0, "the newest grant does not list it")

@@ -216,6 +216,18 @@ func TestA7SoftReleaseIsFinished(t *testing.T) {
 	w.want("report a released", "disarm")
 }
 
+// A release that failed and was then found stopped is over: the next generation starts, and is not given back at once.
+func TestEndedReleaseDoesNotStickToTheNextGeneration(t *testing.T) {
+	w := newLocalWorld(t)
+	gen := w.acquire("n1")
+	w.armed()
+	w.granted()
+	w.set(LocalGroup{Seen: SeenStopped, Leaving: true, StopFailed: true, Tombstone: gen - 1})
+	w.want("start a")
+	w.set(LocalGroup{Busy: Starting, Leaving: true, Tombstone: gen - 1})
+	w.want()
+}
+
 // A8: what an older action may still do is not probed, and so not reported.
 func TestA8NothingIsReportedBeforeItIsSeen(t *testing.T) {
 	w := newLocalWorld(t)
