@@ -138,17 +138,30 @@ func hasVariable(env, want, part []byte) bool {
 
 // startTime is when the process started, in ticks since boot, or 0 when it is gone.
 func startTime(pid int) uint64 {
+	_, t := stat(pid)
+	return t
+}
+
+// lives reports whether the process that started then still holds anything: neither gone nor waiting for its parent's look. One that
+// is ending lives, it may have files open.
+func lives(pid int, started uint64) bool {
+	state, t := stat(pid)
+	return t != 0 && t == started && state != "Z" && state != "X"
+}
+
+// stat is a process's state and when it started; both are empty when it is gone.
+func stat(pid int) (state string, started uint64) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0
+		return "", 0
 	}
 	// The command name may hold blanks and parentheses; what follows its last parenthesis does not.
 	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(f) < 20 {
-		return 0
+		return "", 0
 	}
-	t, _ := strconv.ParseUint(f[19], 10, 64)
-	return t
+	started, _ = strconv.ParseUint(f[19], 10, 64)
+	return f[0], started
 }
 
 func pidNamespace() string {

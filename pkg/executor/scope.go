@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,9 +101,7 @@ func (r *Runner) askToEnd(ctx context.Context, s Scope, signal syscall.Signal, g
 	if err != nil {
 		return fmt.Errorf("find the processes of %s: %w", s, err)
 	}
-	for _, pid := range pids {
-		_ = syscall.Kill(pid, signal)
-	}
+	signalAll(pids, signal)
 	deadline := time.Now().Add(grace)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		alive, err := r.Alive(s)
@@ -121,6 +120,7 @@ func (r *Runner) endMembers(ctx context.Context, s Scope, marker string, dirs []
 
 func (r *Runner) endMembersOf(ctx context.Context, s Scope, marker, part string, dirs []string, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
+	killed := map[int]uint64{} // process -> its start; by its marker a process is not found once it is ending
 	for delay := time.Millisecond; ; delay = min(2*delay, 50*time.Millisecond) {
 		for _, dir := range dirs {
 			_ = killCgroup(dir)
@@ -129,19 +129,34 @@ func (r *Runner) endMembersOf(ctx context.Context, s Scope, marker, part string,
 		if err != nil {
 			return fmt.Errorf("find the processes of %s: %w", s, err)
 		}
-		if len(pids) == 0 {
+		for pid, started := range killed {
+			if !lives(pid, started) {
+				delete(killed, pid)
+			}
+		}
+		if len(pids) == 0 && len(killed) == 0 {
 			for _, dir := range dirs {
 				removeCgroup(dir)
 			}
 			return nil
 		}
 		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			killed[pid] = startTime(pid)
 		}
+		signalAll(pids, syscall.SIGKILL)
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("processes %v of %s: %w", pids, s, ErrStuck)
+			return fmt.Errorf("processes %v of %s: %w", slices.Sorted(maps.Keys(killed)), s, ErrStuck)
 		}
 		pause(ctx, delay)
+	}
+}
+
+// signalAll signals each process. Number 0, a process of another PID namespace, would mean our own process group.
+func signalAll(pids []int, signal syscall.Signal) {
+	for _, pid := range pids {
+		if pid > 1 {
+			_ = syscall.Kill(pid, signal)
+		}
 	}
 }
 
