@@ -255,7 +255,7 @@ func (l *localPlan) group(name string, g LocalGroup) {
 // promised repeats the report of what was released, and never starts it again.
 func (l *localPlan) promised(name string, g LocalGroup, inst state.Instance) {
 	switch {
-	case g.Busy == Starting || g.Seen == SeenRunning || g.Seen == SeenPartly || g.Seen == SeenUnclear:
+	case l.runsHere(g):
 		l.do(LocalAction{Kind: DoStop, Group: name, Generation: inst.Generation, Since: inst.Since, Reason: "it was released here at this generation"})
 	case g.Seen == NotProbed:
 		l.do(LocalAction{Kind: DoProbe, Group: name, Reason: "before a report"})
@@ -317,6 +317,8 @@ func (l *localPlan) stop(name string, g LocalGroup, inst state.Instance, since u
 func (l *localPlan) heal(name string, g LocalGroup, inst state.Instance) {
 	switch {
 	case g.Busy != Idle:
+	case g.Seen == SeenStopped && g.Started != 0: // its monitors may still run, and start it again
+		l.do(LocalAction{Kind: DoStop, Group: name, Generation: inst.Generation, Since: inst.Since, Reason: "its release has failed"})
 	case g.Seen == SeenStopped:
 		l.do(LocalAction{Kind: DoTombstone, Group: name, Generation: inst.Generation, Reason: "it is stopped now"})
 	default:
@@ -338,6 +340,8 @@ func (l *localPlan) run(name string, g LocalGroup, inst state.Instance, listed b
 	}
 	switch {
 	case g.Busy != Idle:
+	case g.Started != 0: // of another generation: it would not be this process's to adopt
+		l.do(LocalAction{Kind: DoStop, Group: name, Generation: inst.Generation, Since: 0, Reason: "it was started at another generation"})
 	case g.Seen == NotProbed:
 		l.do(LocalAction{Kind: DoProbe, Group: name, Reason: "before anything else"})
 	case inst.State == state.Online && g.Seen == SeenStopped: // it ran before this process began
