@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/scheduler"
@@ -49,6 +50,7 @@ func (m *member) followDeadman() {
 	n := &m.loop.node
 	info := n.dm.Info()
 	if info.Armed == n.armed {
+		m.followTimeout(info)
 		return
 	}
 	n.armed = info.Armed
@@ -56,6 +58,18 @@ func (m *member) followDeadman() {
 		n.armedAt, n.armedWith, n.arming = m.clock.Now(), n.dmWith.Params, armingName(info)
 	}
 	m.log.Info("the deadman has changed by itself", "armed", info.Armed)
+}
+
+// followTimeout commits a new Armed fact when the watchdog's timeout that counts has grown under an arming: nobody else holds
+// the device's descriptor any more, so that the deadman's own death would pet once more (attack A2). Until it is committed the
+// old fact stands; that is why the holder is started again at once, and why its loss is a warning.
+func (m *member) followTimeout(info deadman.Info) {
+	view := m.view()
+	self := view.Node(m.name)
+	if !info.Armed || self == nil || self.Armed == nil || self.Arming != m.loop.node.arming || info.Watchdog <= self.Armed.Watchdog {
+		return
+	}
+	m.commitArmed(view)
 }
 
 func (m *member) localView(view *state.State, now lease.Instant) scheduler.LocalView {
