@@ -159,7 +159,7 @@ func (m *member) proofs(led *leadership, view *state.State, now lease.Instant) [
 		s := lease.Subject{Node: name, Incarnation: n.Incarnation}
 		if n.Armed == nil {
 			out = append(out, m.doom(led, s, state.Proof{Kind: state.ProofNeverArmed,
-				Sentence: "node " + name + " is silent and has armed no deadman in this boot: it has started nothing"}))
+				Sentence: "node " + name + " is silent and its deadman is not armed: it holds nothing under a lease"}))
 			continue
 		}
 		led.mu.Lock()
