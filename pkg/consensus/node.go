@@ -110,7 +110,7 @@ func (n *Node) Close() error {
 	n.settle(time.Second)
 	down := n.raft.Load().Shutdown()
 	close(n.guard.released)
-	n.trans.forget()
+	n.trans.end()
 	err := down.Error() // waits, and closes the transport too
 	n.wg.Wait()
 	if cerr := n.disk.bolt.Close(); err == nil {
@@ -152,10 +152,11 @@ func (n *Node) spawn(f func()) {
 	}
 }
 
-// leadsIn reports whether this server leads in the term.
+// leadsIn reports whether this server leads in the term. One that is being closed does not, even where raft, which sets its
+// state from two goroutines, says so for ever: Close would wait for a replication that waits for its follower.
 func (n *Node) leadsIn(term uint64) bool {
 	r := n.raft.Load()
-	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
+	return r != nil && n.ctx.Err() == nil && r.State() == raft.Leader && r.CurrentTerm() == term
 }
 
 // steady reports whether this server follows in the term: a heartbeat of it has nothing to change.

@@ -112,6 +112,8 @@ type transport struct {
 	mu    sync.Mutex
 	peers map[string]Follower
 	away  map[string]chan struct{} // closed when the follower is heard of again
+	pipes map[*pipeline]struct{}
+	over  bool // the server is being closed: no more pipelines
 }
 
 var (
@@ -127,7 +129,7 @@ func newTransport(cfg Config, steady func(uint64) bool, voter func() bool) *tran
 			Stream: layer, MaxPool: transportPool, Timeout: transportTimeout, Logger: newRaftLogger(cfg.Logger),
 		}),
 		rpcs: make(chan raft.RPC), done: make(chan struct{}), clock: cfg.Clock, steady: steady, voter: voter,
-		peers: map[string]Follower{}, away: map[string]chan struct{}{},
+		peers: map[string]Follower{}, away: map[string]chan struct{}{}, pipes: map[*pipeline]struct{}{},
 	}
 	t.wg.Go(t.forward)
 	return t
@@ -231,14 +233,59 @@ func (t *transport) awaitContact(id string, term uint64) {
 	}
 }
 
-// forget drops what older terms learnt, and lets go who waits for a follower of theirs.
+// A pipeline is raft's, which we can close under raft's hands. A leader that is deposed by an answer in the pipeline stops reading
+// answers while its sender may sit in the full pipeline: raft v1.8.0 never gets that sender out, and its shutdown waits for it.
+type pipeline struct {
+	raft.AppendPipeline
+	of *transport
+}
+
+// AppendEntriesPipeline opens a pipeline to a follower.
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
+	if err != nil {
+		return nil, err
+	}
+	p := &pipeline{AppendPipeline: inner, of: t}
+	t.mu.Lock()
+	over := t.over
+	t.pipes[p] = struct{}{}
+	t.mu.Unlock()
+	if over {
+		return nil, errors.Join(raft.ErrTransportShutdown, p.Close())
+	}
+	return p, nil
+}
+
+func (p *pipeline) Close() error {
+	p.of.mu.Lock()
+	delete(p.of.pipes, p)
+	p.of.mu.Unlock()
+	return p.AppendPipeline.Close()
+}
+
+// end is forget for good.
+func (t *transport) end() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.forget()
+}
+
+// forget drops what older terms learnt, and lets go who waits for a follower of theirs: for its return, or in its pipeline.
+// A pipeline of the new term that is hit too is opened again by raft.
 func (t *transport) forget() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	pipes := t.pipes
+	t.pipes = map[*pipeline]struct{}{}
 	clear(t.peers)
 	for id, back := range t.away {
 		close(back)
 		delete(t.away, id)
+	}
+	t.mu.Unlock()
+	for p := range pipes {
+		_ = p.AppendPipeline.Close() // who uses it sees that it is closed
 	}
 }
 
