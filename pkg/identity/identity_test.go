@@ -15,9 +15,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func newCluster(t testing.TB, name, node string) *Identity {
@@ -146,7 +147,7 @@ func TestLoadRefuses(t *testing.T) {
 		}, "gossip.key"},
 		{"fifo", func(d string) error {
 			p := filepath.Join(d, fileGossip)
-			return errors.Join(os.Remove(p), syscall.Mkfifo(p, 0o600))
+			return errors.Join(os.Remove(p), unix.Mkfifo(p, 0o600))
 		}, "not a regular file"},
 		{"huge", func(d string) error { return os.Truncate(filepath.Join(d, fileMeta), 1<<20) }, "larger than"},
 		{"truncated certificate", func(d string) error { return os.Truncate(filepath.Join(d, fileCert), 100) }, "node.pem: it is not PEM"},
