@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 )
@@ -119,11 +120,44 @@ func tell(t *testing.T, file string) string {
 	}
 	b.WriteString("\nexplain, at the end\n")
 	b.Write(explained.Bytes())
+	b.WriteString("\nwhat would be refused now, or is so already\n")
+	for _, do := range requests(doc.Cluster) {
+		a, err := p.parse(do)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, index, s := w.s, w.index, &StepReport{}
+		w.step = s
+		a(w)
+		switch {
+		case s.Refused != "":
+			fmt.Fprintf(&b, "%s: %s\n", do, s.Refused)
+		case w.s == st:
+			fmt.Fprintf(&b, "%s: already\n", do)
+		}
+		w.s, w.index = st, index
+	}
 	b.WriteString("\nhistory\n")
 	for _, e := range w.s.Events(0) {
 		fmt.Fprintf(&b, "%d %s %s [%s] [%s] %s\n", e.ID, e.At.Format("2006-01-02 15:04:05"), e.Name, e.Node, e.Group, e.Sentence)
 	}
 	return b.String()
+}
+
+// requests are all that the operator could ask of the cluster.
+func requests(d *cluster.Definition) []string {
+	out := []string{"online cluster", "offline cluster"}
+	for _, n := range nodeNames(d) {
+		out = append(out, "online "+n, "offline "+n, "offline "+n+" unmanage")
+	}
+	for i := range d.ResourceGroups {
+		g := &d.ResourceGroups[i]
+		out = append(out, "online "+g.Name, "offline "+g.Name, "unset-priority "+g.Name, "suspend "+g.Name, "resume "+g.Name, "clear "+g.Name)
+		for _, n := range nodeNames(d) {
+			out = append(out, "move "+g.Name+" "+n, "online "+g.Name+" "+n, "offline "+g.Name+" "+n)
+		}
+	}
+	return out
 }
 
 func firstDifference(want, got string) string {

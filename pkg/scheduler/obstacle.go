@@ -174,12 +174,23 @@ func (m *model) excludedBy(g *group, n *node, displace bool) int {
 		if other := &m.groups[o]; other.status == free && g.status == free && m.standsOn(other, g) {
 			continue // it is only planned, and waits for g: it must not keep g from starting
 		}
-		if displace && m.rankIn(&m.groups[o], mb.set, 0) < mb.tier && m.movable(&m.groups[o]) && !m.standsOn(g, &m.groups[o]) {
+		if displace && m.rankIn(&m.groups[o], mb.set, 0) < mb.tier && m.canEvict(&m.groups[o], g) {
 			continue
 		}
 		return o
 	}
 	return -1
+}
+
+// canEvict reports whether low, with its same-node set, may be released for the sake of high: none of them is to be left alone,
+// and high does not stand on any of them.
+func (m *model) canEvict(low, high *group) bool {
+	for _, i := range m.units[low.unit].groups {
+		if o := &m.groups[i]; o.status != free && !m.movable(o) || m.standsOn(high, o) {
+			return false
+		}
+	}
+	return true
 }
 
 // standsOn reports whether g needs other online before it starts, directly or through others.
