@@ -352,6 +352,7 @@ func (t *tx) proof(c *Proof) {
 			w := t.node(c.Node)
 			w.Former = slices.Delete(slices.Clone(w.Former), former, former+1)
 		}
+		t.stopped(c.Node) // it may be what the node's services were waiting for
 		t.event(EventNodeDead, c.Node, "", "incarnation %d of node %s is dead: proof %s%s", c.Incarnation, c.Node, c.Kind, colon(c.Sentence))
 		return
 	}
