@@ -341,12 +341,7 @@ func (m *model) mayLeave(u *unit, p parts, at int) (moved bool, displaced []int)
 // better says whether, why and whereto the members should move.
 func (m *model) better(members []int, lead *group, at int) (cause state.Cause, c choice, why, timer string) {
 	here := m.nodes[at].name
-	var override *state.Override
-	for _, i := range m.units[lead.unit].groups {
-		if o := m.groups[i].st.Override; o != nil && override == nil {
-			override = o
-		}
-	}
+	override := m.override(&m.units[lead.unit])
 	if override != nil && override.Node != here {
 		k := m.nodeIdx[override.Node]
 		o, of := m.obstacle(members, k, situation{leaving: -1, displace: true})
@@ -370,6 +365,16 @@ func (m *model) better(members []int, lead *group, at int) (cause state.Cause, c
 		return "", c, "", ""
 	}
 	return m.fallback(members, lead, at)
+}
+
+// override is the operator's placement of a unit.
+func (m *model) override(u *unit) *state.Override {
+	for _, i := range u.groups {
+		if o := m.groups[i].st.Override; o != nil {
+			return o
+		}
+	}
+	return nil
 }
 
 func (m *model) lostNetwork(members []int, at int) (string, *group) {

@@ -308,11 +308,11 @@ type choice struct {
 // purpose says for what, and with which policy, a free unit is placed.
 func (m *model) purpose(wanted []int, lead *group) intent {
 	in := intent{phase: lead.st.Phase, startup: lead.def.Startup, fallover: lead.def.Fallover, lead: lead, displace: true}
+	if o := m.override(&m.units[lead.unit]); o != nil {
+		in.override = o.Node
+	}
 	for _, i := range wanted {
 		g := &m.groups[i]
-		if g.st.Override != nil && in.override == "" {
-			in.override = g.st.Override.Node
-		}
 		if to := g.st.Intent; to != nil && to.To != "" && in.to == "" {
 			in.to, in.from = to.To, to.From
 		}

@@ -105,7 +105,7 @@ func (t *tx) install(d *cluster.Definition) {
 	t.ownGroups()
 	for name := range t.s.Nodes {
 		if d.Node(name) == nil {
-			delete(t.s.Nodes, name)
+			t.retire(name)
 		}
 	}
 	for i := range d.Nodes {
@@ -122,6 +122,15 @@ func (t *tx) install(d *cluster.Definition) {
 		t.fitGroup(&d.ResourceGroups[i])
 	}
 	t.fitTimers(old, d)
+}
+
+// retire forgets a node that was removed, but for the number of its last boot.
+func (t *tx) retire(name string) {
+	if last := t.s.Nodes[name].Incarnation; last > 0 {
+		t.s.Retired = copyMap(t.s.Retired)
+		t.s.Retired[name] = last
+	}
+	delete(t.s.Nodes, name)
 }
 
 // fitGroup makes or trims the state of one group.

@@ -89,7 +89,7 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 
 	w := t.node(c.Node)
 	started := w.Services == ServicesOn || w.Services == ServicesManual
-	w.Incarnation++
+	w.Incarnation = max(w.Incarnation, t.s.Retired[c.Node]) + 1
 	t.res.Incarnation = w.Incarnation
 	if w.BootID != "" && w.BootID != c.BootID {
 		w.OldBoots = with(w.OldBoots, w.BootID)
@@ -129,7 +129,7 @@ func (t *tx) outlive(node string, old *Node) {
 func (t *tx) carryOver(node string, from uint64) {
 	t.each(node, func(d *cluster.ResourceGroup, g *Group) {
 		if i := g.Instances[node]; i != nil && i.Held && i.Incarnation == from && i.State == Unmanaged {
-			t.instance(d.Name, node).Incarnation = from + 1
+			t.instance(d.Name, node).Incarnation = from + 1 // the next, as within one boot nothing was retired
 		}
 	})
 }

@@ -1,6 +1,10 @@
 package state
 
-import "github.com/holdfast-ha/holdfast/pkg/cluster"
+import (
+	"slices"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+)
 
 // requested finds the group of an operator's request, and refuses it if there is none.
 func (t *tx) requested(group string) (*cluster.ResourceGroup, *Group) {
@@ -33,8 +37,23 @@ func (t *tx) moveGroup(group, node string) {
 	w := t.group(group)
 	w.Override = &Override{Node: node, By: t.e.Command.By, At: t.at()}
 	w.Offline, w.Dynamic = false, 0
+	t.supersede(group)
 	t.unmark(group, node)
 	t.again(d, PhaseRequest)
+}
+
+// supersede forgets the operator's older placements of the group's same-node set: its groups move as one.
+func (t *tx) supersede(group string) {
+	for _, dep := range t.s.Definition.Dependencies {
+		if !slices.Contains(dep.SameNode, group) {
+			continue
+		}
+		for _, other := range dep.SameNode {
+			if g := t.s.Groups[other]; g != nil && other != group && g.Override != nil {
+				t.group(other).Override = nil
+			}
+		}
+	}
 }
 
 func (t *tx) onlineGroup(c *OnlineGroup) {

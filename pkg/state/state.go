@@ -28,10 +28,13 @@ type State struct {
 	Definition        *cluster.Definition `json:"definition,omitempty"`
 	DefinitionVersion uint64              `json:"definition_version"` // raised by each accepted SetDefinition
 
-	Nodes  map[string]*Node  `json:"nodes,omitempty"`
-	Groups map[string]*Group `json:"groups,omitempty"`
-	Timers map[string]*Timer `json:"timers,omitempty"` // delayed fallback timers, by name
-	Tokens map[string]*Token `json:"tokens,omitempty"` // join tokens, by hash
+	Nodes map[string]*Node `json:"nodes,omitempty"`
+	// Retired keeps the last incarnation of nodes that were removed: a node of that name is numbered on from there, so that what
+	// comes late about the old one stays late.
+	Retired map[string]uint64 `json:"retired,omitempty"`
+	Groups  map[string]*Group `json:"groups,omitempty"`
+	Timers  map[string]*Timer `json:"timers,omitempty"` // delayed fallback timers, by name
+	Tokens  map[string]*Token `json:"tokens,omitempty"` // join tokens, by hash
 
 	// CAKeys and the like are no part of the state: secrets do not enter the log.
 

@@ -510,3 +510,23 @@ func TestNextFiring(t *testing.T) {
 		t.Errorf("a moment in the past fires at %v", got)
 	}
 }
+
+// A9: what comes late about a node that was removed says nothing about the node that has its name now.
+func TestA9RemovedNodeIsNumberedOn(t *testing.T) {
+	l := newLog(t, three())
+	l.up("n1", "n2", "n3")
+	l.boot("n3", "n3-boot2", 1, true)
+	l.ok(Command{NodeServices: &NodeServices{Nodes: []string{"n3"}, Stop: StopOffline}})
+	d := three()
+	d.Nodes = d.Nodes[:2]
+	for i := range d.ResourceGroups {
+		d.ResourceGroups[i].Nodes = []string{"n1", "n2"}
+	}
+	l.ok(Command{SetDefinition: &SetDefinition{Base: 1, Definition: d}})
+	l.ok(Command{SetDefinition: &SetDefinition{Base: 2, Definition: three()}})
+	if inc := l.boot("n3", "n3-boot1", 0, true); inc != 3 {
+		t.Fatalf("the new node is incarnation %d", inc)
+	}
+	l.refused(Command{Proof: &Proof{Node: "n3", Incarnation: 2, Kind: ProofFenced}})
+	l.refused(Command{NodeLost: &NodeLost{Node: "n3", Incarnation: 2}})
+}
