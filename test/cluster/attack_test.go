@@ -103,6 +103,12 @@ func TestA3PauseBeforePet(t *testing.T) {
 	t.Run("planted", func(t *testing.T) {
 		inBubbleWith(t, options{seed: 104}, func(r *rig) { r.plant("n1", &naive{anyAge: true}) }, scene)
 	})
+	t.Run("control", func(t *testing.T) { // the same deadman with the answer: it is the age that makes the difference
+		inBubbleWith(t, options{seed: 104}, func(r *rig) {
+			r.plant("n1", &naive{})
+			r.planted = false
+		}, scene)
+	})
 }
 
 // lateGrants holds every grant up while its machine is frozen.
@@ -222,7 +228,7 @@ func TestA6ActivatedByTheBoot(t *testing.T) {
 // again at its generation.
 func TestA7ReleasedUnheard(t *testing.T) {
 	for _, cut := range []time.Duration{3700, 3800, 4000, 4200, 4500, 5200} {
-		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+		t.Run(fmt.Sprint(cut*time.Millisecond), func(t *testing.T) {
 			inBubble(t, options{seed: uint64(110 + cut)}, func(r *rig) {
 				l := r.awaitLeader(5 * time.Second)
 				v := r.others(l)[0]

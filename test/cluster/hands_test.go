@@ -46,6 +46,7 @@ func (h *hand) Start(ctx context.Context, r executor.Resource) executor.Result {
 	m.mu.Lock() // the machine's end and this effect come one after the other
 	if h.p.ended.Load() || !m.on {
 		m.mu.Unlock()
+		_ = h.p.dead()
 		return executor.Result{Status: executor.Unknown, Detail: errEnded.Error(), Err: errEnded}
 	}
 	res := h.inner.Start(context.WithoutCancel(ctx), r)
@@ -71,10 +72,12 @@ func (h *hand) Stop(ctx context.Context, r executor.Resource) executor.Result {
 	}
 	m := h.p.m
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if h.p.ended.Load() || !m.on {
+		m.mu.Unlock()
+		_ = h.p.dead()
 		return executor.Result{Status: executor.Unknown, Detail: errEnded.Error(), Err: errEnded}
 	}
+	defer m.mu.Unlock()
 	res := h.inner.Stop(context.WithoutCancel(ctx), r)
 	m.r.ledger.give(m.name, r)
 	return res
@@ -115,7 +118,7 @@ func (h *hand) pass(ctx context.Context, op string, r executor.Resource) error {
 		select {
 		case <-s.gate:
 		case <-p.ctx.Done():
-			return errEnded
+			return p.dead()
 		}
 	}
 	for {
@@ -128,7 +131,7 @@ func (h *hand) pass(ctx context.Context, op string, r executor.Resource) error {
 		select {
 		case <-frozen:
 		case <-p.ctx.Done():
-			return errEnded
+			return p.dead()
 		}
 	}
 	if s != nil && s.err != nil {
@@ -144,10 +147,19 @@ func (p *process) sleep(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
+		if p.ended.Load() {
+			return p.dead()
+		}
 		return context.Cause(ctx)
 	case <-p.ctx.Done():
-		return errEnded
+		return p.dead()
 	}
+}
+
+// dead holds a hand of an ended process until nothing that the process says or writes of it counts.
+func (p *process) dead() error {
+	<-p.buried
+	return errEnded
 }
 
 // A fencer is the power switch of all machines, reached over the LAN that a dead process no longer has.

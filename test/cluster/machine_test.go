@@ -71,6 +71,7 @@ type process struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	ended  atomic.Bool
+	buried chan struct{} // closed when what it still does can reach nothing any more
 
 	mu    sync.Mutex
 	conns []net.Conn // to the deadman
@@ -106,12 +107,13 @@ func (m *machine) boot() {
 // startAgent starts an agent on the machine, as the service manager does.
 func (m *machine) startAgent() {
 	m.release()
-	p := &process{m: m, done: make(chan struct{})}
+	p := &process{m: m, done: make(chan struct{}), buried: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	a, err := agent.New(p.options())
 	if err != nil {
 		m.r.t.Errorf("start the agent of %s: %v", m.name, err)
 		p.cancel()
+		close(p.buried)
 		return
 	}
 	p.agent = a
@@ -189,7 +191,7 @@ func (p *process) connectDeadman(ctx context.Context, s deadman.Settings) (agent
 		return nil, errEnded
 	}
 	if naive := p.m.r.naive; naive != nil {
-		if n := naive(p.m); n != nil {
+		if n := naive(p); n != nil {
 			return n, nil
 		}
 	}
@@ -215,12 +217,6 @@ func (p *process) end() {
 	if p.ended.Swap(true) {
 		return
 	}
-	p.cancel()
-	p.mu.Lock()
-	for _, c := range p.conns {
-		c.Close()
-	}
-	p.mu.Unlock()
 	p.m.mu.Lock()
 	if p.m.proc == p {
 		p.m.proc = nil
@@ -229,8 +225,14 @@ func (p *process) end() {
 	on := p.m.on
 	p.m.mu.Unlock()
 	if on {
-		p.m.host.CloseAll()
+		p.m.host.CloseAll() // before anything in it learns of its end: it must not have last words
 	}
+	p.mu.Lock()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.cancel()
 }
 
 // end switches the machine off with all that runs on it. Any goroutine.
@@ -287,6 +289,9 @@ func (m *machine) release() {
 			m.r.t.Error(err)
 		}
 		break
+	}
+	for _, p := range old {
+		closeOnce(p.buried)
 	}
 	m.mu.Lock()
 	m.old = nil

@@ -34,16 +34,17 @@ func (r *rig) plant(name string, n *naive) {
 	n.m, n.watchdog = r.machines[name], r.params.Watchdog
 	n.requests, n.renewed, n.asked = make(chan deadman.Request, 16), make(chan struct{}, 1), map[lease.Nonce]lease.Instant{}
 	r.planted = true
-	r.naive = func(m *machine) agent.Deadman {
-		if m.name != name {
+	r.naive = func(p *process) agent.Deadman {
+		if p.m.name != name {
 			return nil
 		}
-		return &naiveConn{naive: n, done: make(chan struct{})}
+		return &naiveConn{naive: n, p: p, done: make(chan struct{})}
 	}
 }
 
 type naiveConn struct {
 	*naive
+	p    *process
 	once sync.Once
 	done chan struct{}
 }
@@ -54,6 +55,8 @@ func (c *naiveConn) run() {
 	for {
 		select {
 		case <-c.done:
+			return
+		case <-c.p.ctx.Done():
 			return
 		case <-t.C:
 		case <-c.renewed:
@@ -100,6 +103,8 @@ func (c *naiveConn) Grant(nonce lease.Nonce, _ string, _ lease.Instant) error {
 		select {
 		case <-frozen:
 		case <-c.done:
+			return deadman.ErrClosed
+		case <-c.p.ctx.Done():
 			return deadman.ErrClosed
 		}
 	}

@@ -30,7 +30,7 @@ func TestRandomFaults(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
 			inBubble(t, o, func(r *rig) {
-				began, faults := time.Now(), 0
+				began, faults, longest := time.Now(), 0, time.Duration(0)
 				for faults < n {
 					for range 1 + r.random(4) {
 						r.fault()
@@ -40,9 +40,12 @@ func TestRandomFaults(t *testing.T) {
 							r.tend()
 						}
 					}
+					healed := time.Now()
 					r.recover(90 * time.Second)
+					longest = max(longest, time.Since(healed))
 				}
-				t.Logf("seed %d: %d faults, %d resources taken, %v of fake time", s, faults, r.ledger.takings, time.Since(began).Round(time.Second))
+				t.Logf("seed %d: %d faults, %d resources taken, %v of fake time, longest recovery %v", s, faults, r.ledger.takings,
+					time.Since(began).Round(time.Second), longest)
 			})
 		})
 	}

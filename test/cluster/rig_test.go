@@ -51,7 +51,7 @@ type rig struct {
 	snags  []*snag
 
 	wrapDeadman func(node string, d agent.Deadman) agent.Deadman
-	naive       func(m *machine) agent.Deadman // instead of the deadman of a machine
+	naive       func(p *process) agent.Deadman // instead of the deadman of a machine
 	fenceTime   time.Duration
 	fenceAnswer time.Duration // from the shot to the device's answer
 	fenceBroken atomic.Bool
@@ -229,6 +229,8 @@ func (r *rig) form() {
 	})
 	r.do(api.Request{Op: api.OpStart})
 	r.settle(30 * time.Second)
+	time.Sleep(2 * lookEvery)
+	r.watch.forget()
 }
 
 // close ends everything and asks the checkers.
