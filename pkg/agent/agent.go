@@ -182,7 +182,32 @@ func (a *Agent) startMember(ctx context.Context) error {
 		return fmt.Errorf("the identity in %s is of node %s, the node file says %s: correct the node file, or remove the identity to join anew",
 			a.identityDir(), id.Node, a.opt.Node.Name)
 	}
+	if a.storeIsGone() {
+		return a.setIdentityAside(id)
+	}
 	return a.begin(ctx, id, nil)
+}
+
+// storeIsGone reports whether a member has lost its copy of the log. It must not go on under its old name: it may have voted and
+// acknowledged what it no longer knows (attack A10).
+func (a *Agent) storeIsGone() bool {
+	_, err := os.Stat(filepath.Join(a.opt.Node.StateDir, "raft", "identity.json"))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// setIdentityAside makes a node that has lost its copy of the log one that belongs to no cluster, so that it can join anew.
+func (a *Agent) setIdentityAside(id *identity.Identity) error {
+	old := a.identityDir() + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return fmt.Errorf("remove an older identity: %w", err)
+	}
+	if err := os.Rename(a.identityDir(), old); err != nil {
+		return fmt.Errorf("set the identity of this node aside: %w", err)
+	}
+	a.forget()
+	a.log.Error("this node has lost its copy of the cluster's log and cannot take part as the member it was: on another node, "+
+		"`clmgr add token "+id.Node+"`, then here, `clmgr join cluster TOKEN=...`", "cluster", id.ClusterName, "old_identity", old)
+	return nil
 }
 
 // begin makes the member and starts it. found, if set, is run once the log is open: it founds the cluster.
