@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/client"
@@ -34,6 +35,11 @@ func (s *session) look(ctx context.Context, groups, nodes []string) (*api.Status
 	if st.Cluster.State == api.ClusterNotConfigured {
 		return nil, errNoCluster()
 	}
+	if len(st.Nodes) == 0 { // the daemon has just started: what it does not know yet is not "there is none"
+		if st, err = s.awaitDefinition(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for _, g := range groups {
 		if st.Group(g) == nil {
 			return nil, fail(ExitNotFound, "there is no resource group %q%s", g, cluster.DidYouMean(g, groupNames(&st)))
@@ -45,6 +51,21 @@ func (s *session) look(ctx context.Context, groups, nodes []string) (*api.Status
 		}
 	}
 	return &st, nil
+}
+
+// definitionPatience is how long a daemon that has just started may take until it has the cluster's definition.
+const definitionPatience = 10 * time.Second
+
+func (s *session) awaitDefinition(ctx context.Context) (api.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, definitionPatience)
+	defer cancel()
+	st, err := s.client.WaitFor(ctx, func(st *api.Status) (bool, error) {
+		return len(st.Nodes) > 0 || st.Cluster.State == api.ClusterNotConfigured, nil
+	}, nil)
+	if err != nil {
+		return st, fail(ExitFailed, "node %s has just started and has not received the cluster's definition yet: it reaches no leader", st.Cluster.LocalNode)
+	}
+	return st, nil
 }
 
 func errNoCluster() error {
