@@ -133,7 +133,7 @@ func (r *rig) fault() string {
 		r.ledger.say("%s", what)
 		_, _ = r.try(api.Request{Op: api.OpStop, Nodes: []string{v}, Manage: api.ManageMove})
 		time.Sleep(ms(1000))
-		r.start(v)
+		_, _ = r.try(api.Request{Op: api.OpStart, Nodes: []string{v}})
 	case 12:
 		what = "loss of packets and a slow network"
 		r.lan.SetLoss(float64(r.random(30))/100, r.options.seed)
@@ -144,15 +144,4 @@ func (r *rig) fault() string {
 	}
 	r.ledger.say("fault: %s", what)
 	return what
-}
-
-// start starts the services of a node, as often as it takes.
-func (r *rig) start(name string) {
-	for range 40 {
-		if reply, err := r.try(api.Request{Op: api.OpStart, Nodes: []string{name}}); err == nil && reply.Refused == "" {
-			return
-		}
-		r.tend()
-		time.Sleep(500 * time.Millisecond)
-	}
 }

@@ -533,8 +533,21 @@ func (r *rig) recover(limit time.Duration) {
 	r.fenceBroken.Store(false)
 	r.await(limit, "the cluster serves everything again after the end of all faults", func() bool {
 		r.tend()
+		r.startStopped()
 		return r.allUp() && r.settled()
 	})
+}
+
+// startStopped starts the services of nodes that are there and have them stopped.
+func (r *rig) startStopped() {
+	if r.leader() == "" {
+		return
+	}
+	for _, n := range r.status().Nodes {
+		if n.State == api.NodeOffline && n.Incarnation > 0 {
+			_, _ = r.try(api.Request{Op: api.OpStart, Nodes: []string{n.Name}})
+		}
+	}
 }
 
 func (r *rig) allUp() bool {
