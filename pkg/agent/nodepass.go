@@ -28,6 +28,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	if n.introducing {
 		return // it probes and stops by itself; one action per group at a time
 	}
+	m.tendWatches(view)
 	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(view, now)) {
 		m.doLocal(view, a)
 	}

@@ -15,6 +15,7 @@ import (
 // watch is the monitoring of one group's applications on this node, of the loop alone.
 type watch struct {
 	generation uint64
+	suspended  bool   // by the operator: nothing is watched, so that nothing is touched
 	failed     string // beyond its restarts, action fallover; the sentence
 	apps       map[string]appStatus
 	watchers   []*monitor.Watcher
@@ -34,7 +35,7 @@ func (m *member) beginWatch(view *state.State, group string, generation uint64, 
 		return
 	}
 	m.endWatch(g)
-	w := &watch{generation: generation, apps: map[string]appStatus{}}
+	w := &watch{generation: generation, suspended: suspended(view, group), apps: map[string]appStatus{}}
 	g.watch = w
 	t, err := m.target(view.Definition, group, generation)
 	if err != nil {
@@ -45,9 +46,33 @@ func (m *member) beginWatch(view *state.State, group string, generation uint64, 
 		if r.App == nil || len(r.App.Monitors) == 0 {
 			continue
 		}
+		if w.suspended {
+			w.apps[r.App.Name] = appStatus{group: group, state: api.AppSuspended}
+			continue
+		}
 		w.apps[r.App.Name] = appStatus{group: group, state: api.AppMonitored}
 		w.watchers = append(w.watchers, monitor.Watch(m.loop.ctx, m.monitorConfig(view.Definition, r, generation, running)))
 	}
+}
+
+// tendWatches ends the monitors of groups that the operator has suspended, and begins them again when they are resumed.
+func (m *member) tendWatches(view *state.State) {
+	n := &m.loop.node
+	for _, name := range sortedKeys(n.groups) {
+		g := n.groups[name]
+		if g.watch == nil || g.watch.suspended == suspended(view, name) {
+			continue
+		}
+		generation := g.watch.generation
+		m.endWatch(g)
+		m.beginWatch(view, name, generation, true)
+		n.version++
+	}
+}
+
+func suspended(view *state.State, group string) bool {
+	g := view.Groups[group]
+	return g != nil && g.Suspended
 }
 
 // monitorConfig gives a monitor hands: methods run by the command runner, restarts by the application's own executor.
@@ -104,7 +129,7 @@ func (m *member) runMethod(ctx context.Context, r executor.Resource, method moni
 func (m *member) gotAppEvent(e appEvent) {
 	g := m.loop.node.group(e.group)
 	w := g.watch
-	if w == nil || w.generation != e.generation {
+	if w == nil || w.generation != e.generation || w.suspended {
 		return
 	}
 	m.loop.node.version++
