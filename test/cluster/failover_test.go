@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
 
 // The published bounds, in fake time: what the machine's own slowness adds is not in them.
@@ -233,4 +235,33 @@ func TestMovesDuringFailures(t *testing.T) {
 			r.recover(40 * time.Second)
 		}
 	})
+}
+
+// The timings change under running groups, and the node that holds one is stopped at any moment of the change: what its deadman
+// does and what the log says of it never part in the unsafe direction.
+func TestTimingsChange(t *testing.T) {
+	for _, c := range [][2]string{{"default", "fast"}, {"fast", "default"}, {"fast", "careful"}} {
+		t.Run(c[0]+" to "+c[1], func(t *testing.T) {
+			inBubble(t, options{profile: c[0], seed: 31}, func(r *rig) {
+				slow, err := lease.Profile("careful")
+				must(t, err)
+				for i := range 6 {
+					from, to := c[i%2], c[1-i%2]
+					r.options.profile = to
+					a := r.anyAgent()
+					d, err := a.Definition()
+					must(t, err)
+					_, err = a.SetDefinition(context.Background(), operator, api.DefinitionChange{YAML: r.definition(), BaseVersion: d.Version})
+					must(t, err)
+					time.Sleep(time.Duration(r.random(1500)) * time.Millisecond)
+					v := r.victim(i%2 == 0)
+					r.machines[v].freeze(i%3 == 0)
+					r.await(3*slow.Watchdog, "the survivors serve everything ("+from+" to "+to+")", r.settledBut(v))
+					r.ends(v, 3*slow.Watchdog)
+					r.recover(60 * time.Second)
+					r.spread()
+				}
+			})
+		})
+	}
 }
