@@ -60,6 +60,37 @@ var stories = []string{
 	"unmanaged-is-not-taken-over-when-its-node-dies",
 	"unmanaged-whole-cluster",
 	"weight-failover-takes-a-node-with-room",
+	"chain-ends-with-online",
+	"different-nodes-an-unmanaged-group-keeps-its-node",
+	"different-nodes-fallback-to-a-free-node-only",
+	"error-a-join-of-another-node-does-not-count",
+	"failover-bo-stop-with-move-moves-it",
+	"failover-fudnp-with-fbhpn-unset-priority",
+	"fallback-at-the-operators-placement-outlives-the-timer",
+	"mark-an-acquisition-failure-does-not-replace-it",
+	"network-a-moved-group-does-not-go-to-a-marked-node",
+	"oaan-node-stops",
+	"oaan-release-fails-on-one-node",
+	"operator-override-a-failed-acquisition-there-goes-on",
+	"parent-child-concurrent-parent",
+	"parent-child-three-levels",
+	"parent-child-two-parents",
+	"priority-of-a-child-lifts-its-parent",
+	"refused-move-beyond-the-capacity",
+	"refused-move-to-a-node-without-the-network",
+	"release-failure-of-a-concurrent-group-tried-again",
+	"release-failure-on-services-stop",
+	"release-failure-the-second-try-keeps-the-stop-order",
+	"same-node-move-refused-where-one-cannot-go",
+	"same-node-one-cannot-be-acquired-the-set-goes-on",
+	"same-node-silent-node-holds-all",
+	"same-node-with-parent-and-child",
+	"silent-node-that-boots-frees-its-groups",
+	"start-after-a-silent-target",
+	"startup-oudp-prefers-parents",
+	"stop-after-operators-offline-is-refused",
+	"suspend-the-timer-passes",
+	"weight-starts-when-there-is-room",
 }
 
 func TestStories(t *testing.T) {
@@ -120,6 +151,10 @@ func tell(t *testing.T, file string) string {
 	}
 	b.WriteString("\nexplain, at the end\n")
 	b.Write(explained.Bytes())
+	b.WriteString("\nnotes of the plan, at the end\n")
+	for _, n := range scheduler.Plan(w.s, w.now).Notes {
+		fmt.Fprintf(&b, "%s [%s] %s\n", n.Group, n.Node, n.Sentence)
+	}
 	b.WriteString("\nwhat would be refused now, or is so already\n")
 	for _, do := range requests(doc.Cluster) {
 		a, err := p.parse(do)

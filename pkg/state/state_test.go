@@ -530,3 +530,59 @@ func TestA9RemovedNodeIsNumberedOn(t *testing.T) {
 	l.refused(Command{Proof: &Proof{Node: "n3", Incarnation: 2, Kind: ProofFenced}})
 	l.refused(Command{NodeLost: &NodeLost{Node: "n3", Incarnation: 2}})
 }
+
+// A6: a boot that found everything stopped frees also what the proof by time before it could not.
+func TestA6BootFreesWhatTimeCouldNot(t *testing.T) {
+	l := newLog(t, three())
+	l.up("n1", "n2", "n3")
+	l.online("a", "n1")
+	l.ok(Command{UnmanageGroup: &UnmanageGroup{Group: "a"}})
+	l.ok(Command{Proof: &Proof{Node: "n1", Incarnation: 1, Kind: ProofTime, Time: timeProof(armedFact("n1", 1), time.Minute)}})
+	l.boot("n1", "n1-boot2", 1, true)
+	l.ok(Command{NodeServices: &NodeServices{Nodes: []string{"n1"}, Start: StartAuto}})
+	l.state("a", "n1", Offline)
+	l.ok(l.acquire("a", "n2"))
+}
+
+// A new life of one boot ends what the old one was given and never began.
+func TestNewLifeFreesWhatWasNeverBegun(t *testing.T) {
+	l := newLog(t, three())
+	l.up("n1", "n2", "n3")
+	l.ok(l.acquire("a", "n1"))
+	l.ok(Command{NodeBoot: &NodeBoot{Node: "n1", BootID: "n1-boot1", Life: "2", Replaces: 1}})
+	l.ok(l.acquire("a", "n2"))
+}
+
+func TestNetworkUpEndsOnlyMarksOfAcquisition(t *testing.T) {
+	l := newLog(t, three())
+	l.up("n1", "n2", "n3")
+	l.ok(l.acquire("a", "n2"))
+	l.ok(l.report("a", "n2", OutcomeAcquireFailed))
+	l.online("a", "n1")
+	l.ok(l.report("a", "n1", OutcomeAppFailed))
+	for _, n := range []string{"n1", "n2"} {
+		for _, up := range []bool{false, true} {
+			l.ok(Command{NetworkState: &NetworkState{Node: n, Incarnation: 1, Network: "net1", Up: up}})
+		}
+	}
+	if m := l.s.Groups["a"].Marks; m["n2"] != nil || m["n1"] == nil || m["n1"].Kind != MarkApplication {
+		t.Fatalf("the marks are %+v", m)
+	}
+}
+
+func TestApplyOfNothing(t *testing.T) {
+	c := Command{Noop: &Noop{}}
+	if s, r := Apply(nil, Entry{Index: 1, Term: 1, Command: &c}); s == nil || s.Index != 1 || r.Refused != "" {
+		t.Fatalf("%+v %+v", s, r)
+	}
+	for _, bad := range []*Command{nil, {}, {Noop: &Noop{}, ClearNode: &ClearNode{}}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%+v was applied", bad)
+				}
+			}()
+			Apply(New(), Entry{Index: 1, Term: 1, Command: bad})
+		}()
+	}
+}
