@@ -45,7 +45,7 @@ func ownCgroup() string {
 	if err != nil {
 		return ""
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if path, ok := strings.CutPrefix(line, "0::"); ok {
 			return path
 		}

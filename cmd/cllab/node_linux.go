@@ -162,8 +162,7 @@ func (n *node) bootLocked(why string) (err error) {
 	n.mu.Unlock()
 	go n.await(run)
 	if err = n.bringUp(run); err != nil {
-		n.endLocked(run)
-		return fmt.Errorf("boot %s: %w", n.name, err)
+		return fmt.Errorf("boot %s: %w", n.name, errors.Join(err, n.endLocked(run)))
 	}
 	n.setState(lab.StateUp)
 	n.sup.events.add(lab.Event{Node: n.name, Kind: "up", Detail: "boot " + id[:8], PID: run.cmd.Process.Pid})

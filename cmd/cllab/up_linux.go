@@ -84,9 +84,9 @@ func up(ctx context.Context, o upOptions, progress io.Writer) error {
 	if err == nil || o.keep {
 		return err
 	}
-	clear, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if e := down(clear, dir, true); e != nil {
+	if e := down(clearing, dir, true); e != nil {
 		err = errors.Join(err, e)
 	}
 	return fmt.Errorf("%w\nthe lab was taken down; its logs are in %s", err, dir)
