@@ -152,7 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.stopMember()
-	front, err := a.openDoor(ctx)
+	front, err := a.openDoor()
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type netConn = net.Conn
 const operatorGroup = "holdfast"
 
 // openDoor opens the local socket, and the metrics' listener if one is configured.
-func (a *Agent) openDoor(ctx context.Context) (*server.Server, error) {
+func (a *Agent) openDoor() (*server.Server, error) {
 	front, err := server.New(server.Config{Backend: a, Log: a.log, Access: access(), IsMember: a.isMember})
 	if err != nil {
 		return nil, err
