@@ -162,7 +162,7 @@ func (k *Keeper) grant(now lease.Instant, m *wire.Message) {
 		k.ack(m.Seq, wire.TooOld)
 		return
 	}
-	if k.lostTime(now, req, m) {
+	if k.lostTime(now, m) {
 		k.doom(wire.ClockLost, now)
 		k.ack(m.Seq, wire.Resetting)
 		return
@@ -194,7 +194,7 @@ func (k *Keeper) take(n lease.Nonce) (req lease.Instant, ok bool) {
 
 // lostTime reports whether the leader's clock advanced by more than p beyond what ours can explain: the first reading was
 // taken after t_req of the first grant, the second before the receipt of the second. Then our clocks stood still meanwhile.
-func (k *Keeper) lostTime(now, req lease.Instant, m *wire.Message) bool {
+func (k *Keeper) lostTime(now lease.Instant, m *wire.Message) bool {
 	if !k.enforces() || !k.rules.has(RuleLeader) || k.leader != m.Boot || m.Boot == ([16]byte{}) {
 		return false
 	}
