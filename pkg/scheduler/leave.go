@@ -129,7 +129,7 @@ func (m *model) placeRunning(u *unit, p parts) []int {
 	if moved, displaced := m.mayLeave(u, p, at); moved {
 		return displaced
 	}
-	return m.followers(u, p, at)
+	return m.followers(p, at)
 }
 
 // home is the node where a unit stands: that of its most important held member.
@@ -176,7 +176,7 @@ func (m *model) placeLeaving(u *unit, p parts, at int) []int {
 		}
 	}
 	if len(going) == 0 {
-		return m.followers(u, p, at)
+		return m.followers(p, at)
 	}
 	first, lead := &m.groups[going[0]], m.leader(u)
 	all := going
@@ -190,7 +190,7 @@ func (m *model) placeLeaving(u *unit, p parts, at int) []int {
 	c := m.choose(all, in, at)
 	if c.node < 0 {
 		if len(p.staying) > 0 { // the rest of the set stays where it can run
-			return m.followers(u, parts{staying: p.staying, wanted: p.wanted}, at)
+			return m.followers(parts{staying: p.staying, wanted: p.wanted}, at)
 		}
 		return nil
 	}
@@ -211,7 +211,7 @@ func (m *model) placeLeaving(u *unit, p parts, at int) []int {
 }
 
 // followers places the free members of a set where the rest runs.
-func (m *model) followers(u *unit, p parts, at int) []int {
+func (m *model) followers(p parts, at int) []int {
 	if len(p.wanted) == 0 || len(p.staying) == 0 {
 		return nil
 	}

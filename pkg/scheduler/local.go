@@ -248,7 +248,7 @@ func (l *localPlan) group(name string, g LocalGroup) {
 	case mine:
 		l.held(name, g, inst)
 	default:
-		l.notOurs(name, g, inst)
+		l.notOurs(name, g)
 	}
 }
 
@@ -364,7 +364,7 @@ func (l *localPlan) underLease() bool {
 }
 
 // notOurs stops what runs here although the log does not give it to this incarnation.
-func (l *localPlan) notOurs(name string, g LocalGroup, inst state.Instance) {
+func (l *localPlan) notOurs(name string, g LocalGroup) {
 	if g.Busy == Idle && g.Seen == NotProbed {
 		l.do(LocalAction{Kind: DoProbe, Group: name, Reason: "to know what runs here"})
 		return

@@ -45,9 +45,9 @@ func TestLocalInEverySituation(t *testing.T) {
 	for _, inst := range []state.InstanceState{state.Offline, state.Acquiring, state.Online, state.Releasing, state.Error, state.Unmanaged} {
 		for _, seen := range []Seen{NotProbed, SeenStopped, SeenRunning, SeenPartly, SeenUnclear} {
 			for _, busy := range []Busy{Idle, Probing, Starting, Stopping} {
-				for flags := 0; flags < 1<<5; flags++ {
+				for flags := range 1 << 5 {
 					for _, grant := range []string{"lists", "lacks", "older", "ahead", "none", "stop"} {
-						for mode := 0; mode < 5; mode++ {
+						for mode := range 5 {
 							each(localCase{inst: inst, grant: grant, foreign: flags&1 != 0, armed: mode != 0, soft: mode == 2, newBoot: mode == 3,
 								suspect: map[int]string{4: "dead"}[mode],
 								g: LocalGroup{Seen: seen, Busy: busy, Started: pickGen(flags & 2), Tombstone: pickGen(flags & 4), Leaving: flags&8 != 0,

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -155,12 +156,7 @@ func (m *model) obstacle(members []int, k int, s situation) (obstacle, *group) {
 }
 
 func inList(g *group, k int) bool {
-	for _, n := range g.list {
-		if n == k {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(g.list, k)
 }
 
 // excludedBy finds a group on the node with which g must not share it; -1 for none. With displace, groups of a lower tier that

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -144,7 +145,7 @@ func (m *model) placeUnit(at int) []int {
 			m.groups[i].wait = "its same-node set is being moved"
 		}
 	case len(p.wanted) > 0:
-		return m.placeFree(u, p.wanted)
+		return m.placeFree(p.wanted)
 	}
 	return nil
 }
@@ -163,7 +164,7 @@ func (m *model) followPinned(p parts) {
 }
 
 // placeFree plans a unit of which nothing is held.
-func (m *model) placeFree(u *unit, wanted []int) []int {
+func (m *model) placeFree(wanted []int) []int {
 	lead := &m.groups[wanted[0]]
 	if wait := m.settling(lead); wait != "" {
 		lead.wait = wait
@@ -234,12 +235,12 @@ func (m *model) settling(g *group) string {
 		g.st.Override != nil || len(g.list) == 0 {
 		return ""
 	}
-	all, any := true, false
+	all, one := true, false
 	for _, k := range g.list {
 		up := m.nodes[k].bar == barNone
-		all, any = all && up, any || up
+		all, one = all && up, one || up
 	}
-	if all || !any || m.nodes[g.list[0]].bar == barNone {
+	if all || !one || m.nodes[g.list[0]].bar == barNone {
 		return ""
 	}
 	m.wake(until)
@@ -381,7 +382,7 @@ func (m *model) choose(members []int, in intent, leaving int) choice {
 			return choice{node: k, why: why, displace: true, members: members, dynamic: first != in.override && in.wasDynamic()}
 		}
 	}
-	candidates, none := m.candidates(members, &in, &s)
+	candidates, none := m.candidates(&in, &s)
 	if none != "" {
 		return choice{node: -1, why: none}
 	}
@@ -389,7 +390,7 @@ func (m *model) choose(members []int, in intent, leaving int) choice {
 }
 
 // candidates lists the nodes that the policy allows, the best first; or says why there are none.
-func (m *model) candidates(members []int, in *intent, s *situation) (list []int, none string) {
+func (m *model) candidates(in *intent, s *situation) (list []int, none string) {
 	g := in.lead
 	switch in.phase {
 	case state.PhaseStart:
@@ -491,12 +492,7 @@ func (m *model) anyMark(members []int, k int) bool {
 }
 
 func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, s)
 }
 
 // displacedTier is the highest tier among the groups that must leave the node if the members come; -1 if none must.
