@@ -220,8 +220,8 @@ func storyCommands() map[string][]func(*State) Command {
 		"nodes": with(
 			do(Command{SetMember: &SetMember{Node: "n1", RaftID: "id-1"}}), do(Command{SetMember: &SetMember{Node: "n1", RaftID: "id-1"}}), do(Command{SetMember: &SetMember{Node: "n2", RaftID: "id-1"}}), do(Command{SetMember: &SetMember{Node: "n9"}}),
 			do(Command{BootRandom: &BootRandom{Node: "n1", Value: "r1"}}), do(Command{BootRandom: &BootRandom{Node: "n9"}}),
-			do(Command{Measure: &Measure{Node: "n1", Incarnation: 1, Measures: Measures{CPU: ptr(90), Script: map[string]float64{"": 3}}}}),
-			do(Command{Measure: &Measure{Node: "n1", Incarnation: 1, Measures: Measures{Memory: ptr(4096), Disk: ptr(2), Script: map[string]float64{"a": 4}}}}),
+			do(Command{Measure: &Measure{Node: "n1", Incarnation: 1, Measures: Measures{CPU: new(90.0), Script: map[string]float64{"": 3}}}}),
+			do(Command{Measure: &Measure{Node: "n1", Incarnation: 1, Measures: Measures{Memory: new(4096.0), Disk: new(2.0), Script: map[string]float64{"a": 4}}}}),
 			do(Command{Measure: &Measure{Node: "n1", Incarnation: 7}}),
 			arm("n1", 1), arm("n9", 1), do(Command{Armed: &Armed{Fact: armedFact("n1", 1)}}), do(Command{Armed: &Armed{Fact: lease.Armed{Node: "n1", Incarnation: 1}, Arming: "x"}}),
 			start("a", "n1"), says("a", "n1", OutcomeOnline), do(Command{MoveGroup: &MoveGroup{Group: "a", Node: "n1"}}),
@@ -290,5 +290,3 @@ func storyCommands() map[string][]func(*State) Command {
 		),
 	}
 }
-
-func ptr(v float64) *float64 { return &v }
