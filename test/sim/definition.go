@@ -28,7 +28,7 @@ func draw(r *rand.Rand, nodes int) *cluster.Definition {
 	if r.IntN(4) == 0 {
 		d.Settings.SettlingTime = 2 * time.Second
 	}
-	for i := 0; i < nodes; i++ {
+	for i := range nodes {
 		d.Nodes = append(d.Nodes, cluster.Node{Name: fmt.Sprintf("n%d", i+1),
 			Addresses:       map[string]string{"net1": fmt.Sprintf("10.0.1.%d", i+1), "net2": fmt.Sprintf("10.0.2.%d", i+1)},
 			PlatformRestart: r.IntN(12) == 0})

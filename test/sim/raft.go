@@ -111,8 +111,8 @@ func newServer(a *agent) *server {
 // findVoters takes the newest configuration in the log, committed or not.
 func (s *server) findVoters() {
 	was := s.votesHere()
-	for i := len(s.disk.log) - 1; i >= 0; i-- {
-		if v := s.disk.log[i].voters; v != nil {
+	for _, e := range slices.Backward(s.disk.log) {
+		if v := e.voters; v != nil {
 			s.voters = v
 			break
 		}
@@ -403,7 +403,7 @@ func (s *server) replicate(only string) {
 		if !s.hung {
 			if last, _ := s.disk.last(); prev < last {
 				list = s.disk.log[prev:min(last, prev+64)]
-				list = list[:len(list):len(list)]
+				list = slices.Clip(list)
 			}
 		}
 		prevTerm := s.disk.termAt(prev)
