@@ -48,7 +48,7 @@ func addCluster(ctx context.Context, s *session, t *target) error {
 			if st.Cluster.Leader == "" {
 				return []string{"a leader"}
 			}
-			return nil
+			return unseen(st)
 		}}); err != nil {
 			return err
 		}
@@ -259,12 +259,20 @@ func joinCluster(ctx context.Context, s *session, t *target) error {
 			case st.Cluster.Leader == "":
 				return []string{"a leader"}
 			}
-			return nil
+			return unseen(st)
 		},
 		done: func(st *api.Status) string {
 			return fmt.Sprintf("%s is a member of cluster %s, which %s leads", st.Cluster.LocalNode, st.Cluster.Name, st.Cluster.Leader)
 		},
 	})
+}
+
+// unseen waits until the log knows this node's boot: before that its cluster services cannot be started.
+func unseen(st *api.Status) []string {
+	if n := st.Node(st.Cluster.LocalNode); n != nil && n.Incarnation == 0 {
+		return []string{n.Name + " has not introduced itself to the cluster yet"}
+	}
+	return nil
 }
 
 // token finds the join token: given, in a file, on standard input, or asked for. On the command line other users of the machine
