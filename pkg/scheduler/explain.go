@@ -143,7 +143,7 @@ func (m *model) verdict(g *group, r int) NodeVerdict {
 	}
 	members := []int{g.index}
 	o, of := m.obstacle(members, k, situation{leaving: -1, displace: true})
-	if o.bar == barNone && m.marked(members, k) == marked {
+	if o.bar == barNone && m.marked(members, k, true) == marked {
 		o, of = obstacle{bar: barMarked}, g
 	}
 	if o.bar != barNone {
@@ -156,7 +156,7 @@ func (m *model) verdict(g *group, r int) NodeVerdict {
 		v.Reason = "only if the operator moves it there: its failover policy is BO"
 	case m.displacedTier(members, k) >= 0:
 		v.Reason = "by displacing a group of a lower tier"
-	case m.marked(members, k) != unmarked:
+	case m.marked(members, k, true) != unmarked:
 		v.Reason = "only if no other node can: its application failed there before"
 	case n.manual:
 		v.Reason = "in a failover; cluster services were started manually there, so it does not start or fall back there by itself"

@@ -255,6 +255,7 @@ func (m *model) goOn(p parts, failed *group, at int) ([]int, bool) {
 	in := intent{phase: state.PhaseRecover, fallover: lead.def.Fallover, lead: lead, displace: true}
 	c := m.choose(all, in, at)
 	if c.node < 0 && failed == lead { // no node can take all: the most important decides
+		in.alone = true
 		c = m.choose([]int{lead.index}, in, at)
 	}
 	if c.node < 0 {

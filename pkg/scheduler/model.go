@@ -445,11 +445,21 @@ func (m *model) isOnline(g *group) bool {
 		return g.status == online || g.status == unmanaged && g.inst.Held && m.nodes[g.holder].st.Alive()
 	}
 	for r, i := range g.insts {
-		if i != nil && (i.State == state.Online || i.State == state.Unmanaged) && m.nodes[g.list[r]].st.Alive() {
+		if m.runs(g, r, i) {
 			return true
 		}
 	}
 	return false
+}
+
+// runs reports whether the instance of a concurrent group runs: held by the boot that its node is in now. One that is shown
+// UNMANAGED after its node has died or booted is nothing to stand on.
+func (m *model) runs(g *group, r int, i *state.Instance) bool {
+	if i == nil || !i.Held || i.State != state.Online && i.State != state.Unmanaged {
+		return false
+	}
+	st := m.nodes[g.list[r]].st
+	return st.Alive() && i.Incarnation == st.Incarnation
 }
 
 // serves reports whether the group is online and goes on to be: what depends on it may start.
@@ -458,8 +468,7 @@ func (m *model) serves(g *group) bool {
 		return m.isOnline(g) && g.leave.cause == ""
 	}
 	for r, i := range g.insts {
-		if i != nil && (i.State == state.Online || i.State == state.Unmanaged) && m.nodes[g.list[r]].st.Alive() &&
-			(g.leaves == nil || g.leaves[r].cause == "") {
+		if m.runs(g, r, i) && (g.leaves == nil || g.leaves[r].cause == "") {
 			return true
 		}
 	}

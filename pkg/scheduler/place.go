@@ -172,7 +172,9 @@ func (m *model) placeFree(wanted []int) []int {
 	}
 	c := m.choose(wanted, m.purpose(wanted, lead), -1)
 	if c.node < 0 && len(wanted) > 1 && m.tried(wanted) { // no node can take all: the most important decides
-		c = m.choose(wanted[:1], m.purpose(wanted[:1], lead), -1)
+		in := m.purpose(wanted[:1], lead)
+		in.alone = true
+		c = m.choose(wanted[:1], in, -1)
 		if c.node >= 0 {
 			for _, i := range wanted[1:] {
 				m.groups[i].wait = "it follows " + lead.def.Name + " of its same-node set"
@@ -340,6 +342,7 @@ type intent struct {
 	override string // the operator's placement
 	to, from string // where its release meant it to go
 	displace bool
+	alone    bool // the most important of a set, because no node can take all
 	calm     bool // only where it fits without harm to anybody, and no marked node
 }
 
@@ -371,7 +374,7 @@ func (m *model) choose(members []int, in intent, leaving int) choice {
 		if first == "" || !ok {
 			continue
 		}
-		if m.marked(members, k) != unmarked {
+		if m.marked(members, k, in.alone) != unmarked {
 			continue
 		}
 		if o, _ := m.obstacle(members, k, s); o.bar == barNone {
@@ -417,7 +420,7 @@ func (m *model) pick(members, candidates []int, in intent, s situation) choice {
 	for _, worst := range [2]marking{unmarked, markedOld} {
 		best, bestTier := -1, 0
 		for _, k := range candidates {
-			mk := m.marked(members, k)
+			mk := m.marked(members, k, in.alone)
 			if mk == marked && s.request {
 				mk = markedOld
 			}
@@ -454,25 +457,30 @@ const (
 	marked
 )
 
-// marked finds the worst mark of the members on the node. In the middle of a set's recovery chain a failed acquisition counts as
-// well: the set would only go round in circles.
-func (m *model) marked(members []int, k int) marking {
+// marked finds the worst mark of the members on the node. In the middle of a same-node set's recovery chain the whole set counts,
+// and a failed acquisition as well: it would only go round in circles. alone asks for the members by themselves.
+func (m *model) marked(members []int, k int, alone bool) marking {
 	worst := unmarked
 	window := m.window()
-	chain := m.tried(members)
+	chain := false
+	if set := m.units[m.groups[members[0]].unit].groups; len(set) > 1 && !alone && m.tried(set) {
+		members, chain = set, true
+	}
 	for _, i := range members {
 		g := &m.groups[i]
-		if len(g.st.Marks) == 0 {
+		if chain && g.status == free && notWanted(g) != "" {
 			continue
 		}
 		mk := g.st.Marks[m.nodes[k].name]
 		switch {
+		case chain && contains(g.st.Tried, m.nodes[k].name):
+			worst = marked
 		case mk == nil:
 		case mk.Kind == state.MarkApplication && m.now.Sub(mk.At) < window:
 			worst = marked
 		case mk.Kind == state.MarkApplication:
 			worst = max(worst, markedOld)
-		case chain && len(members) > 1:
+		case chain:
 			worst = marked
 		}
 	}
