@@ -16,7 +16,6 @@ func (t *tx) nodeServices(c *NodeServices) {
 		nodes = t.s.NodeNames()
 	}
 	var able []string
-	first := ""
 	for _, name := range nodes {
 		why := t.s.servicesRefused(name, c)
 		if why != "" && len(c.Nodes) > 0 {
@@ -25,13 +24,9 @@ func (t *tx) nodeServices(c *NodeServices) {
 		}
 		if why == "" {
 			able = append(able, name)
-		} else if first == "" {
-			first = why
 		}
 	}
 	switch {
-	case len(able) == 0 && first != "":
-		t.refuse("%s", first)
 	case c.Start != "":
 		for _, name := range able {
 			t.startServices(name, c.Start)
