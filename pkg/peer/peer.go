@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -247,7 +248,7 @@ func (p *Peer) heard(node string) {
 func (p *Peer) Close() error {
 	p.mu.Lock()
 	p.closed = true
-	listeners, queues, links := p.listeners, p.queues, p.links
+	listeners, queues, links := p.listeners, maps.Clone(p.queues), p.links // Listener may still add a queue, which it closes itself
 	p.listeners, p.links = nil, nil
 	p.mu.Unlock()
 	p.cancel()
