@@ -269,13 +269,21 @@ func (a *Agent) Join(ctx context.Context, _ api.Caller, j api.Join) (api.Reply, 
 	return api.Reply{Sentence: fmt.Sprintf("node %s has joined cluster %s", id.Node, id.ClusterName)}, nil
 }
 
-// Leave takes this node out of its cluster.
+// Leave takes this node out of its cluster: a node that the definition no longer has, or the last one.
 func (a *Agent) Leave(context.Context, api.Caller) (api.Reply, error) {
 	m, err := a.configured()
 	if err != nil {
 		return api.Reply{}, err
 	}
-	if d := m.view().Definition; d != nil && d.Node(m.name) != nil {
+	view := m.view()
+	d := view.Definition
+	last := d != nil && len(d.Nodes) == 1
+	for _, name := range view.GroupNames() {
+		if i := view.Groups[name].Instances[m.name]; i != nil && i.Held {
+			return api.Reply{}, api.Errorf(api.CodeRefused, "group %s is %s here: bring it offline first", name, i.State)
+		}
+	}
+	if d != nil && d.Node(m.name) != nil && !last {
 		return api.Reply{}, api.Errorf(api.CodeRefused, "node %s is still in the definition: remove it there first, from another node (clmgr delete node %s)", m.name, m.name)
 	}
 	a.stopMember()
