@@ -22,7 +22,7 @@ import (
 const progressLimit = 2 * time.Second
 
 // retryLease is the pause before a request that found no leader is tried again.
-const retryLease = 40 * time.Millisecond
+const retryLease = 20 * time.Millisecond
 
 // leaseAnswer is the leader's answer on the wire. Exactly one of the fields is set.
 type leaseAnswer struct {
@@ -127,10 +127,13 @@ func (m *member) askNext(dm Deadman, in time.Duration) {
 // askLease sends the request to the leader, which may be this node.
 func (m *member) askLease(ctx context.Context, req lease.Request) (leaseAnswer, error) {
 	leader, _ := m.raft.Leader()
-	if leader == "" {
+	node := nodeOfServer(leader)
+	if node == "" {
+		node = m.whomToAsk()
+	}
+	if node == "" {
 		return leaseAnswer{Leader: "?"}, nil
 	}
-	node := nodeOfServer(leader)
 	if node == m.name {
 		return m.grantLease(ctx, m.name, req), nil
 	}
@@ -138,15 +141,40 @@ func (m *member) askLease(ctx context.Context, req lease.Request) (leaseAnswer, 
 	if err != nil {
 		return leaseAnswer{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, m.params().MaxAge/2) // one that is gone must not use the request up
+	defer cancel()
 	out, err := m.links.Call(ctx, node, rpcLease, body)
 	if err != nil {
+		m.leaderHint.Store(nil)
 		return leaseAnswer{}, err
 	}
 	var a leaseAnswer
 	if err := json.Unmarshal(out, &a); err != nil {
 		return leaseAnswer{}, errors.New("the leader's answer cannot be read")
 	}
+	switch {
+	case a.Leader == "?":
+		m.leaderHint.Store(nil)
+	case a.Leader != "":
+		m.leaderHint.Store(&a.Leader)
+	}
 	return a, nil
+}
+
+// whomToAsk is for a node that does not know who leads, because its daemon has just started: whom another one named last, or
+// each other member in turn. A lease must not wait until the log has found this node again.
+func (m *member) whomToAsk() string {
+	if p := m.leaderHint.Load(); p != nil {
+		return *p
+	}
+	names := sortedKeys(*m.friends.Load())
+	for range names {
+		n := names[int(m.askNo.Add(1))%len(names)]
+		if n != m.name {
+			return n
+		}
+	}
+	return ""
 }
 
 // serveLease is the leader's side of askLease on the wire.
@@ -195,15 +223,16 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 	if a, ok := m.knowsBoot(view, req); !ok {
 		return a
 	}
-	s := lease.Subject{Node: req.Node, Incarnation: req.Incarnation}
+	// A daemon that has just started knows its boot and life, which name the incarnation, before it has applied its number.
+	s := lease.Subject{Node: req.Node, Incarnation: view.Node(req.Node).Incarnation}
 	if !lead.book.MayGrant(s) {
 		return leaseAnswer{Wait: "a proof of the node's death is being committed"}
 	}
 	now := m.clock.Now()
 	lead.book.Granted(s, now)
 	return leaseAnswer{Grant: &lease.Grant{
-		Nonce: req.Nonce, Node: req.Node, Incarnation: req.Incarnation, Leader: m.name, Term: lead.term, Applied: view.Index,
-		LeaderBoot: m.bootID, LeaderTime: now, Hold: view.Holds(req.Node, req.Incarnation), Next: m.nextSlot(now),
+		Nonce: req.Nonce, Node: req.Node, Incarnation: s.Incarnation, Leader: m.name, Term: lead.term, Applied: view.Index,
+		LeaderBoot: m.bootID, LeaderTime: now, Hold: view.Holds(req.Node, s.Incarnation), Next: m.nextSlot(now),
 	}}
 }
 
@@ -241,9 +270,8 @@ func (m *member) knowsBoot(view *state.State, req lease.Request) (leaseAnswer, b
 		return leaseAnswer{Boot: true}, false
 	case n.Dead != nil:
 		return leaseAnswer{Dead: n.Dead.Sentence}, false
-	case n.Incarnation != req.Incarnation:
-		// The node has not applied its own boot yet; it will ask again.
-		return leaseAnswer{Wait: "the node does not know its own incarnation yet"}, false
+	case req.Incarnation != 0 && n.Incarnation != req.Incarnation:
+		return leaseAnswer{Wait: "the request names another incarnation than the log"}, false
 	}
 	return leaseAnswer{}, true
 }

@@ -67,6 +67,8 @@ type member struct {
 	timing      atomic.Pointer[lease.Params]
 	local       atomic.Pointer[local]
 	version     atomic.Uint64
+	leaderHint  atomic.Pointer[string] // who leads, as another node said; nil: unknown
+	askNo       atomic.Uint64
 	renewMu     sync.Mutex
 	renew       *time.Timer
 	urgentGrant atomic.Bool // the next request is out of turn

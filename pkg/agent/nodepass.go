@@ -29,7 +29,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 		return // it probes and stops by itself; one action per group at a time
 	}
 	m.tendWatches(view)
-	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(view, now)) {
+	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(now)) {
 		m.doLocal(view, a)
 	}
 	m.reportNetworks(view, now)
@@ -73,7 +73,7 @@ func (m *member) followTimeout(info deadman.Info) {
 	m.commitArmed(view)
 }
 
-func (m *member) localView(view *state.State, now lease.Instant) scheduler.LocalView {
+func (m *member) localView(now lease.Instant) scheduler.LocalView {
 	n := &m.loop.node
 	v := scheduler.LocalView{BootID: m.bootID, Incarnation: n.incarnation, Armed: n.armed, Soft: n.softExpired(m, now),
 		Groups: map[string]scheduler.LocalGroup{}}
