@@ -48,13 +48,18 @@ func read(t testing.TB, file string) []byte {
 	return data
 }
 
-func play(t testing.TB, text string) *Report {
+func mustDecode(t testing.TB, text string) *config.Scenario {
 	t.Helper()
 	doc, err := config.DecodeScenario("test.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Run(doc)
+	return doc
+}
+
+func play(t testing.TB, text string) *Report {
+	t.Helper()
+	r, err := Run(mustDecode(t, text))
 	if err != nil {
 		t.Fatal(err)
 	}
