@@ -342,16 +342,7 @@ func (m *model) sortUnits() {
 	for i := range m.order {
 		m.order[i] = i
 	}
-	slices.SortStableFunc(m.order, func(a, b int) int {
-		x, y := &m.groups[m.units[a].lead], &m.groups[m.units[b].lead]
-		switch {
-		case m.before(x, y):
-			return -1
-		case m.before(y, x):
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(m.order, func(a, b int) int { return compare(&m.groups[m.units[a].lead], &m.groups[m.units[b].lead]) })
 	if m.sets == 0 {
 		return
 	}
@@ -364,24 +355,26 @@ func (m *model) sortUnits() {
 	}
 }
 
-func (m *model) before(x, y *group) bool {
-	if x.priority != y.priority {
-		return x.priority > y.priority
+// compare is negative if x comes before y.
+func compare(x, y *group) int {
+	switch {
+	case x.priority != y.priority:
+		return cmp.Compare(y.priority, x.priority)
+	case x.depth != y.depth:
+		return x.depth - y.depth
+	case x.def.Startup != cluster.OnlineUsingDistribution || y.def.Startup != cluster.OnlineUsingDistribution:
+		return 0
 	}
-	if x.depth != y.depth {
-		return x.depth < y.depth
-	}
-	if x.def.Startup == cluster.OnlineUsingDistribution && y.def.Startup == cluster.OnlineUsingDistribution {
-		xd, yd := len(x.children)+len(x.sources) > 0, len(y.children)+len(y.sources) > 0
-		if xd != yd {
-			return xd
+	if needed, other := len(x.children)+len(x.sources) > 0, len(y.children)+len(y.sources) > 0; needed != other {
+		if needed {
+			return -1
 		}
-		if len(x.list) != len(y.list) {
-			return len(x.list) < len(y.list)
-		}
-		return x.def.Name < y.def.Name
+		return 1
 	}
-	return false
+	if len(x.list) != len(y.list) {
+		return len(x.list) - len(y.list)
+	}
+	return cmp.Compare(x.def.Name, y.def.Name)
 }
 
 // sortTiers permutes the units that have a member in the set among their own places.
