@@ -25,15 +25,16 @@ type leadership struct {
 	nonces map[string]string // newest boot nonce given to a node
 
 	// Of the loop alone:
-	since     lease.Instant
-	proposing bool                         // a batch of proposals is under way
-	fencing   map[lease.Subject]*fencing   // shots under way or done
-	noted     map[string]bool              // sentences that were logged in this term
-	nextPlan  time.Time                    // when the plan may change by time alone
-	planned   uint64                       // index that the last plan was made on
-	voters    lease.Instant                // when the voters were last looked at
-	backoff   lease.Instant                // no plan before: a decision was refused, and would be again
-	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
+	since       lease.Instant
+	proposing   bool                         // a batch of proposals is under way
+	fencing     map[lease.Subject]*fencing   // shots under way or done
+	noted       map[string]bool              // sentences that were logged in this term
+	nextPlan    time.Time                    // when the plan may change by time alone
+	planned     uint64                       // index that the last plan was made on
+	voters      lease.Instant                // when the voters were last looked at
+	proofsAfter lease.Instant                // no proof before: one was refused, and would be again
+	backoff     lease.Instant                // no plan before: a decision was refused, and would be again
+	timing      map[lease.Subject]*phaseTime // for the breakdown of a failover
 }
 
 // phaseTime notes when the phases of a failover began, for metrics.
@@ -100,7 +101,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 		return
 	}
 	batch := m.facts(led, view, now)
-	if len(batch) == 0 {
+	if len(batch) == 0 && now >= led.proofsAfter {
 		batch = m.proofs(led, view, now)
 	}
 	if len(batch) == 0 && now >= led.backoff {
@@ -203,6 +204,7 @@ func (m *member) proofProposal(led *leadership, s lease.Subject, p state.Proof) 
 			led.mu.Lock()
 			led.book.Spare(s)
 			led.mu.Unlock()
+			led.proofsAfter = m.clock.Now().Add(refusedPause)
 		case err == nil:
 			if t := led.timing[s]; t != nil {
 				t.proven = m.clock.Now()
