@@ -2,8 +2,8 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +84,8 @@ func (r *rig) settledBut(string) func() bool {
 func (r *rig) spread() {
 	r.t.Helper()
 	for _, g := range r.options.groups {
-		var name, home string
-		fmt.Sscan(g, &name, &home)
+		words := strings.Fields(g)
+		name, home := words[0], words[1]
 		if r.holder(name) != home {
 			r.do(api.Request{Op: api.OpMove, Groups: []string{name}, Node: home})
 			r.await(10*time.Second, name+" is at home", func() bool { return r.holder(name) == home && r.settled() })
