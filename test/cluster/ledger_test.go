@@ -51,7 +51,7 @@ func (l *ledger) say(format string, args ...any) {
 	l.note(format, args...)
 }
 
-func (l *ledger) break_(format string, args ...any) {
+func (l *ledger) breach(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	l.note("BROKEN: %s", text)
 	l.broken = append(l.broken, text)
@@ -69,10 +69,10 @@ func (l *ledger) take(machine string, r executor.Resource, generation uint64) {
 	l.held[r.Name][machine] = true
 	l.group[r.Name] = r.Group
 	if n := len(l.held[r.Name]); n > 1 {
-		l.break_("P1: %s is held by %d nodes at once: %v", r.Name, n, l.holders(r.Name))
+		l.breach("P1: %s is held by %d nodes at once: %v", r.Name, n, l.holders(r.Name))
 	}
 	if generation < l.newest[r.Group] {
-		l.break_("P8: %s starts %s at generation %d, and %d has begun already", machine, r.Name, generation, l.newest[r.Group])
+		l.breach("P8: %s starts %s at generation %d, and %d has begun already", machine, r.Name, generation, l.newest[r.Group])
 	}
 	key := fmt.Sprint(r.Group, "/", generation)
 	if l.newest[r.Group] < generation {
@@ -80,11 +80,11 @@ func (l *ledger) take(machine string, r executor.Resource, generation uint64) {
 	}
 	l.newest[r.Group] = max(l.newest[r.Group], generation)
 	if was := l.taker[key]; was != "" && was != machine {
-		l.break_("P2: generation %d of %s has begun on %s and on %s", generation, r.Group, was, machine)
+		l.breach("P2: generation %d of %s has begun on %s and on %s", generation, r.Group, was, machine)
 	}
 	l.taker[key] = machine
 	if l.ended[machine+" "+key] {
-		l.break_("A7: %s starts %s again at generation %d, which it has given up", machine, r.Group, generation)
+		l.breach("A7: %s starts %s again at generation %d, which it has given up", machine, r.Group, generation)
 	}
 	l.gen[machine+" "+r.Name] = generation
 }
@@ -96,7 +96,7 @@ func (l *ledger) found(machine string, r executor.Resource) {
 	l.note("the boot of %s activates %s", machine, r.Name)
 	l.held[r.Name][machine] = true
 	if n := len(l.held[r.Name]); n > 1 {
-		l.break_("P1: %s is held by %d nodes at once: %v", r.Name, n, l.holders(r.Name))
+		l.breach("P1: %s is held by %d nodes at once: %v", r.Name, n, l.holders(r.Name))
 	}
 }
 
