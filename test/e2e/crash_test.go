@@ -278,12 +278,12 @@ func TestConfirmNodeDown(t *testing.T) {
 		t.Errorf("the group of a silent, unproven node: %s", groupStates(st))
 	}
 	w.refused("node2", 1, nil, "online", "resource_group", group, "NODE=node2", "TIMEOUT=3")
-	w.clmgr("node2", "confirm", "node_down", "node1")
+	w.clmgr("node2", "-f", "confirm", "node_down", "node1")
 	w.answersFrom(w.elsewhere("node1"))
 	t.Logf("proof: %s", w.happened(since, "node_dead", "node1").Sentence)
 	check(t, w.Boot(w.ctx(), "node1"))
 	w.whole()
-	w.refused("node2", 1, nil, "confirm", "node_down", "node1") // it lives
+	w.refused("node2", 1, nil, "-f", "confirm", "node_down", "node1") // it lives
 	w.timeline(since)
 	w.loserFirst()
 	w.outages()

@@ -731,13 +731,13 @@ func (w *world) dump() {
 		w.timeline(0)
 	}
 	if st, err := w.Lab.Status(w.ctx()); err == nil {
-		for _, e := range st.Events {
+		for _, e := range st.Events[max(0, len(st.Events)-30):] {
 			w.t.Logf("lab: %s %s %s %s", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Detail)
 		}
 	}
 	for _, n := range w.nodes {
 		for _, f := range []string{"clstrmgrd.out", "cldeadman.out", "log/clstrmgr.debug"} {
-			if text := tail(w.NodePath(n, "log", f), 40); text != "" {
+			if text := tail(w.NodePath(n, "log", f), 25); text != "" {
 				w.t.Logf("%s %s:\n%s", n, f, text)
 			}
 		}
@@ -749,6 +749,6 @@ func tail(path string, n int) string {
 	if err != nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	lines := slices.Compact(strings.Split(strings.TrimSpace(string(b)), "\n"))
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
