@@ -140,6 +140,11 @@ func (m *member) request(ctx context.Context, who api.Caller, r api.Request) (ap
 		if err := unknownNames(view, r); err != nil {
 			return reply, err
 		}
+		if r.Op == api.OpConfirmDown && view.Node(r.Node).Alive() {
+			reply.Refused = "node " + r.Node + " is heard: it is not down. Stop its cluster services, or switch it off: its silence is noticed " +
+				"at once, and then your word counts"
+			return reply, nil
+		}
 		v := scheduler.Admit(view, c, m.wall())
 		if v.Refused != "" && !r.Force {
 			reply.Refused = v.Refused
