@@ -360,12 +360,8 @@ func (m *member) putIntoEffect(view *state.State) {
 	m.detMu.Lock()
 	m.det.Watch(view.NodeNames(), m.clock.Now())
 	m.detMu.Unlock()
-	p := m.timingOf(view)
-	if p != m.params() {
-		m.setTiming(p)
-		m.detMu.Lock()
-		m.det.SetParams(detector.ParamsFor(p))
-		m.detMu.Unlock()
+	if p := m.timingOf(view); p != m.params() {
+		m.changeTimings(p)
 	}
 	m.tendRings(view.Definition)
 	m.links.CheckMembers()

@@ -73,6 +73,7 @@ type member struct {
 	renew       *time.Timer
 	urgentGrant atomic.Bool // the next request is out of turn
 	lastLeader  atomic.Pointer[string]
+	openedWith  lease.Params // with which the log was opened: raft's own timings do not change after that
 	front       *server.Server
 	notify      notifier
 	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
@@ -96,7 +97,8 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m.local.Store(&local{})
 	m.friends.Store(&map[string][]string{})
 	m.fsm = newFSM(m.log, m.viewChanged, func(why string) { m.a.fail(errors.New(why)) })
-	m.setTiming(lease.Params{})
+	m.setTiming(m.keptTimings())
+	m.openedWith = m.params()
 	if err := m.loadLife(); err != nil {
 		return nil, err
 	}
@@ -235,14 +237,10 @@ func (m *member) heard(node string, path detector.Path) {
 // timingOf is what the definition says of timings; a definition was validated before it was committed.
 func (m *member) timingOf(view *state.State) lease.Params {
 	if view.Definition == nil {
-		p, _ := lease.Profile("")
-		return p
+		return m.params()
 	}
-	p, err := lease.Profile(view.Definition.Settings.Profile)
-	if err == nil {
-		p, err = p.With(view.Definition.Settings.Timings)
-	}
-	if err != nil || len(p.Validate()) > 0 {
+	p, err := definedTimings(view.Definition)
+	if err != nil {
 		m.log.Error("the definition's timings cannot be used: the default profile holds", "error", err)
 		p, _ = lease.Profile("")
 	}

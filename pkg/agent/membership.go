@@ -48,7 +48,13 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 	}
 	ctx, cancel := context.WithTimeout(ctx, foundWait)
 	defer cancel()
-	err = a.begin(context.WithoutCancel(ctx), id, func(m *member) error { return m.raft.Bootstrap() })
+	timings, err := definedTimings(d)
+	if err == nil {
+		err = keepTimings(a.opt.Node.StateDir, timings)
+	}
+	if err == nil {
+		err = a.begin(context.WithoutCancel(ctx), id, func(m *member) error { return m.raft.Bootstrap() })
+	}
 	if err == nil {
 		err = a.current().found(ctx, who, d)
 	}
@@ -97,7 +103,7 @@ func (a *Agent) end1() {
 
 // forget removes all that ties this node to a cluster.
 func (a *Agent) forget() {
-	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "tombstones"} {
+	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "tombstones"} {
 		if err := os.RemoveAll(filepath.Join(a.opt.Node.StateDir, name)); err != nil {
 			a.log.Error("remove what ties this node to the cluster", "file", name, "error", err)
 		}
@@ -258,6 +264,9 @@ func (a *Agent) Join(ctx context.Context, _ api.Caller, j api.Join) (api.Reply, 
 		return api.Reply{}, fmt.Errorf("store the list of members: %w", err)
 	}
 	id, err := joining.Finish(&r)
+	if err == nil && r.Timings != nil {
+		err = writeFile(timingsFile(a.opt.Node.StateDir), r.Timings, 0o600)
+	}
 	if err == nil {
 		err = a.begin(context.WithoutCancel(ctx), id, nil)
 	}
@@ -384,6 +393,9 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 	}
 	reply, err := m.id.Admit(req, server, members)
 	if err != nil {
+		return nil, err
+	}
+	if reply.Timings, err = json.Marshal(m.params()); err != nil {
 		return nil, err
 	}
 	return json.Marshal(reply)

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
+	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -55,6 +57,70 @@ func (m *member) saveSettings(s deadman.Settings) error {
 		return fmt.Errorf("store the deadman's settings: %w", err)
 	}
 	return nil
+}
+
+// The timings of the definition are kept in a file too: raft takes its own when the log is opened, before what is in it is known.
+
+func timingsFile(stateDir string) string { return filepath.Join(stateDir, "timings.json") }
+
+// keptTimings are those of the file, or the default profile.
+func (m *member) keptTimings() lease.Params {
+	fallback, _ := lease.Profile("")
+	b, err := os.ReadFile(timingsFile(m.opt.Node.StateDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fallback
+	}
+	var p lease.Params
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err == nil {
+		err = errors.Join(p.Validate()...)
+	}
+	if err != nil {
+		m.log.Warn("the timings that were kept cannot be read: the default profile holds until the log is", "error", err)
+		return fallback
+	}
+	return p
+}
+
+func keepTimings(stateDir string, p lease.Params) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(timingsFile(stateDir), b, 0o600); err != nil {
+		return fmt.Errorf("keep the timings: %w", err)
+	}
+	return nil
+}
+
+// definedTimings are the timings of a definition.
+func definedTimings(d *cluster.Definition) (lease.Params, error) {
+	p, err := lease.Profile(d.Settings.Profile)
+	if err == nil {
+		p, err = p.With(d.Settings.Timings)
+	}
+	if err == nil {
+		err = errors.Join(p.Validate()...)
+	}
+	return p, err
+}
+
+// changeTimings makes this node follow other timings of the definition.
+func (m *member) changeTimings(p lease.Params) {
+	m.setTiming(p)
+	m.detMu.Lock()
+	m.det.SetParams(detector.ParamsFor(p))
+	m.detMu.Unlock()
+	if err := keepTimings(m.opt.Node.StateDir, p); err != nil {
+		m.log.Warn("the next start of this daemon begins with older timings", "error", err)
+	}
+	o := m.openedWith
+	if o.RaftHeartbeat != p.RaftHeartbeat || o.RaftElection != p.RaftElection || o.RaftLease != p.RaftLease {
+		m.log.Warn("raft's own timings change with the next start of this daemon; until then an election takes as long as before",
+			"election_now", o.RaftElection, "election_then", p.RaftElection)
+	}
 }
 
 // tendDeadman is one step towards the definition's timings and mode, if there is one to make.

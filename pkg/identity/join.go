@@ -136,7 +136,8 @@ type JoinReply struct {
 	NodeCert    []byte              `json:"node_cert"` // DER
 	GossipKey   []byte              `json:"gossip_key"`
 	RaftID      string              `json:"raft_id"`
-	Members     map[string][]string `json:"members"` // node -> addresses, host:port, in order of preference
+	Members     map[string][]string `json:"members"`           // node -> addresses, host:port, in order of preference
+	Timings     json.RawMessage     `json:"timings,omitempty"` // with which the newcomer opens its log; nothing to this package
 }
 
 // DecodeJoinRequest reads a request from the wire. Size is the caller's to bound.
