@@ -178,6 +178,9 @@ func (t *tx) clearGroup(c *ClearGroup) {
 	t.group(c.Group).Dynamic = 0
 	for _, node := range d.Nodes {
 		t.unmark(c.Group, node)
+		if i := t.s.Groups[c.Group].Instances[node]; i != nil && i.Failed && i.State == Online {
+			t.instance(c.Group, node).Failed = false // if it still fails, its node says so again
+		}
 	}
 	switch g = t.s.Groups[c.Group]; {
 	case g.Phase == PhaseError && !d.Concurrent() && free(g):
