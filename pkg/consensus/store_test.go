@@ -174,6 +174,9 @@ func store(t *testing.T) (dir string, want []string) {
 		}
 		lead := c.form("a")
 		for i := range 40 {
+			if i == 39 {
+				time.Sleep(time.Second) // the snapshot that is due is taken: the last entry is in none
+			}
 			c.propose(lead, fmt.Sprint("entry ", i, strings.Repeat(".", 100)))
 			time.Sleep(20 * time.Millisecond)
 		}
