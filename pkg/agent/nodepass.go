@@ -129,7 +129,9 @@ func (m *member) doLocal(view *state.State, a scheduler.LocalAction) {
 	n := &m.loop.node
 	switch a.Kind {
 	case scheduler.DoProbe:
-		m.beginJob(view, a.Group, 0, jobProbe)
+		if seen := n.group(a.Group).seenAt; seen == 0 || m.clock.Now().Sub(seen) >= probePause {
+			m.beginJob(view, a.Group, 0, jobProbe)
+		}
 	case scheduler.DoStart:
 		m.beginJob(view, a.Group, a.Generation, jobStart)
 	case scheduler.DoAdopt:
@@ -163,6 +165,10 @@ func (m *member) doLocal(view *state.State, a scheduler.LocalAction) {
 		m.resetNode(a.Reason)
 	}
 }
+
+// probePause is the least time between two looks at a group of which the first did not say enough: its end wakes the loop, which
+// would look again at once, and for ever.
+const probePause = 500 * time.Millisecond
 
 // renewPause is the least time between two requests out of turn.
 const renewPause = 30 * time.Millisecond
