@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -264,4 +265,25 @@ func TestTimingsChange(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A release that fails is an error, and nothing starts elsewhere; the node looks now and then whether the group has stopped after
+// all, and the operator's word tries again.
+func TestReleaseFails(t *testing.T) {
+	inBubble(t, options{seed: 37}, func(r *rig) {
+		remove := r.snag(&snag{node: "n1", op: "stop", resource: "g1_fs", err: errors.New("target is busy")}, 0)
+		r.do(api.Request{Op: api.OpMove, Groups: []string{"g1"}, Node: "n2"})
+		r.await(5*time.Second, "g1 is in error", func() bool { s := r.status(); return s.Cluster.State == api.ClusterError })
+		before := r.probes.Load()
+		time.Sleep(10 * time.Second)
+		if n := r.probes.Load() - before; n == 0 || n > 100 {
+			t.Errorf("%d probes in 10 s of an error", n)
+		}
+		if h := r.ledger.holding("n2"); len(h) != 3 {
+			t.Errorf("n2 holds %v", h)
+		}
+		remove()
+		r.do(api.Request{Op: api.OpClear, Groups: []string{"g1"}})
+		r.recover(20 * time.Second)
+	})
 }

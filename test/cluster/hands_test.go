@@ -32,6 +32,7 @@ func (h *hand) Validate(ctx context.Context, r executor.Resource) error {
 }
 
 func (h *hand) Probe(ctx context.Context, r executor.Resource) executor.Result {
+	h.p.m.r.probes.Add(1)
 	if err := h.pass(ctx, "probe", r); err != nil {
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}

@@ -57,6 +57,7 @@ type rig struct {
 	fenceBroken atomic.Bool
 	shots       atomic.Int32
 	announced   atomic.Int32
+	probes      atomic.Int32
 	exits       atomic.Int32
 	closed      bool
 	planted     bool // a fault was planted: the checkers must catch it
