@@ -274,7 +274,7 @@ func TestConfirmNodeDown(t *testing.T) {
 	check(t, w.Crash(w.ctx(), "node1"))
 	w.happened(since, "node_lost", "node1")
 	time.Sleep(5 * time.Second) // well over the expiry of the profile
-	if st := w.view(); st == nil || len(st.Group(group).OnlineOn()) != 0 || st.Group(group).On("node1").State != api.Unknown {
+	if st := w.view(); st == nil || len(servedOn(st)) != 0 || st.Group(group).On("node1").State != api.Unknown {
 		t.Errorf("the group of a silent, unproven node: %s", groupStates(st))
 	}
 	w.refused("node2", 1, nil, "online", "resource_group", group, "NODE=node2", "TIMEOUT=3")
@@ -283,7 +283,7 @@ func TestConfirmNodeDown(t *testing.T) {
 	t.Logf("proof: %s", w.happened(since, "node_dead", "node1").Sentence)
 	check(t, w.Boot(w.ctx(), "node1"))
 	w.whole()
-	w.refused("node2", 1, nil, "-f", "confirm", "node_down", "node1") // it lives
+	w.refused("node2", 1, []string{"it is not down"}, "-f", "confirm", "node_down", "node1")
 	w.timeline(since)
 	w.loserFirst()
 	w.outages()

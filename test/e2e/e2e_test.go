@@ -394,7 +394,7 @@ func (w *world) view() *api.Status {
 	var best *api.Status
 	for _, n := range w.up() {
 		st, err := w.status(n)
-		if err != nil || st.Cluster.Stale() || st.Cluster.Leader == "" {
+		if err != nil || st.Cluster.Stale() || st.Cluster.Leader == "" || len(st.Nodes) == 0 {
 			continue
 		}
 		if best == nil || st.Cluster.AppliedIndex > best.Cluster.AppliedIndex || st.Cluster.AppliedIndex == best.Cluster.AppliedIndex &&
@@ -532,6 +532,14 @@ func (w *world) place(node string) {
 	}
 }
 
+// servedOn is where the group is online; nowhere, if a daemon that has just started does not know it yet.
+func servedOn(st *api.Status) []string {
+	if g := st.Group(group); g != nil {
+		return g.OnlineOn()
+	}
+	return nil
+}
+
 // elsewhere waits until the group is online on another node than this one, and returns which.
 func (w *world) elsewhere(not string) (node string) {
 	w.t.Helper()
@@ -540,7 +548,7 @@ func (w *world) elsewhere(not string) (node string) {
 		if st == nil {
 			return "no node knows a leader"
 		}
-		on := st.Group(group).OnlineOn()
+		on := servedOn(st)
 		if len(on) != 1 || on[0] == not {
 			return groupStates(st)
 		}

@@ -47,10 +47,10 @@ func TestFailoverByLease(t *testing.T) {
 	check(t, w.Crash(w.ctx(), leader))
 	on := ""
 	w.await("another node serves", func() string {
-		if st := w.view(); st == nil || len(st.Group(group).OnlineOn()) != 1 || st.Group(group).OnlineOn()[0] == leader {
+		if st := w.view(); st == nil || len(servedOn(st)) != 1 || servedOn(st)[0] == leader {
 			return "not yet"
 		} else {
-			on = st.Group(group).OnlineOn()[0]
+			on = servedOn(st)[0]
 		}
 		return ""
 	})
@@ -174,7 +174,7 @@ func TestSilentCut(t *testing.T) {
 	victim := w.online(group)
 	check(t, w.Cut(w.ctx(), victim, "", lab.Both))
 	w.await("the group is online elsewhere", func() string {
-		if st := w.view(); st == nil || len(st.Group(group).OnlineOn()) != 1 || st.Group(group).OnlineOn()[0] == victim {
+		if st := w.view(); st == nil || len(servedOn(st)) != 1 || servedOn(st)[0] == victim {
 			return "not yet"
 		}
 		return ""
