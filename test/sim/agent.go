@@ -75,7 +75,7 @@ type agent struct {
 	recovered   bool
 	renewedAt   lease.Instant
 	resetAt     lease.Instant
-	connected   deadman.Settings
+	actions     window // for the checker
 }
 
 // groupState is node.go's.
@@ -397,8 +397,21 @@ func (a *agent) putIntoEffect(v *state.State) {
 
 // The deadman's connection (node.go).
 
+// settings are those that the definition wants.
+func (a *agent) settings() deadman.Settings {
+	return deadman.Settings{Params: a.params, Mode: deadmanMode(a.view())}
+}
+
+// settingsNow are those to connect with: an arming keeps the ones that it began with, because its Armed fact says so (attack A4).
+func (a *agent) settingsNow() deadman.Settings {
+	if d := &a.n.disk; d.armedBoot == a.m.bootID && !a.w.bug.is(BugSettings) {
+		return d.armedWith
+	}
+	return a.settings()
+}
+
 func (a *agent) keepDeadman() {
-	a.connect(deadman.Settings{Params: a.params, Mode: deadmanMode(a.view())}, func(l *link) {
+	a.connect(a.settingsNow(), func(l *link) {
 		if l == nil {
 			a.keepDeadman()
 			return
@@ -417,6 +430,8 @@ func (a *agent) gotDeadman(l *link) {
 	a.armed = info.Armed
 	if a.armed { // by an earlier agent: only requests made through this connection count
 		a.armedAt, a.armedWith, a.arming = a.now(), l.settled.Params, armingName(info)
+	} else {
+		a.n.disk.armedBoot = ""
 	}
 }
 
@@ -435,30 +450,47 @@ func (a *agent) setArmed(arm bool) {
 		return
 	}
 	a.dmBusy = true
-	with := a.params
-	m := wire.Message{Kind: wire.Disarm}
-	if arm {
-		m.Kind = wire.Arm
-	}
-	l.call(m, func(err string) {
+	finish := func(err string) {
 		at := a.now()
-		a.mail(func() { a.finishDeadman(l, arm, err, at, with) })
+		a.mail(func() { a.finishDeadman(l, arm, err, at) })
+	}
+	if !arm {
+		l.call(wire.Message{Kind: wire.Disarm}, finish)
+		return
+	}
+	l.update(a.settings(), func(err string) {
+		if err != "" {
+			finish(err)
+			return
+		}
+		a.n.disk.armedBoot, a.n.disk.armedWith = a.m.bootID, l.settled
+		l.call(wire.Message{Kind: wire.Arm}, finish)
 	})
 }
 
-func (a *agent) finishDeadman(l *link, arm bool, err string, at lease.Instant, with lease.Params) {
+func (a *agent) finishDeadman(l *link, arm bool, err string, at lease.Instant) {
 	if a.dm != l {
 		return
 	}
-	a.dmBusy = false
-	if err != "" {
+	if err != "" { // tried again, and not at once: what refuses now refuses again
+		a.w.post(a.p, pace, "deadman refused", func() {
+			if a.dm == l {
+				a.dmBusy = false
+			}
+		})
 		return
 	}
+	a.dmBusy = false
 	a.armed = arm
-	if arm {
-		a.armedAt, a.armedWith, a.arming = at, with, armingName(l.info())
-		a.m.residue = with.Residue
+	if !arm {
+		a.n.disk.armedBoot = ""
+		return
 	}
+	a.armedAt, a.armedWith, a.arming = at, l.settled.Params, armingName(l.info())
+	if a.w.bug.is(BugSettings) {
+		a.armedWith = a.params
+	}
+	a.m.residue = a.armedWith.Residue
 }
 
 // followDeadman is nodepass.go's: the deadman disarms by itself a node that has started nothing.
@@ -469,7 +501,9 @@ func (a *agent) followDeadman() {
 	}
 	a.armed = info.Armed
 	if info.Armed {
-		a.armedAt, a.armedWith, a.arming = a.now(), a.params, armingName(info)
+		a.armedAt, a.armedWith, a.arming = a.now(), a.dm.settled.Params, armingName(info)
+	} else {
+		a.n.disk.armedBoot = ""
 	}
 }
 
@@ -512,6 +546,7 @@ func (a *agent) nodePass(v *state.State, now lease.Instant) {
 	}
 	for _, x := range scheduler.Local(v, a.name, grant, local) {
 		a.w.stats.Local[string(x.Kind)]++
+		a.w.checkActions(a, string(x.Kind))
 		a.doLocal(v, x)
 	}
 	a.reportNetworks(v)
@@ -608,8 +643,17 @@ func (a *agent) commitArmed(v *state.State) {
 	if a.dm == nil {
 		return
 	}
-	info, p := a.dm.info(), a.armedWith
-	fact := lease.Armed{Node: a.name, Incarnation: a.incarnation, Class: info.Class, Mode: deadmanMode(v), Watchdog: info.Watchdog,
+	info, p, mode := a.dm.info(), a.armedWith, a.dm.settled.Mode
+	if a.w.bug.is(BugSettings) {
+		mode = deadmanMode(v)
+	} else { // a timeout that the device may get with the next pet counts already
+		wanted := (p.Watchdog + time.Second - 1) / time.Second * time.Second
+		if info.Class == lease.Independent && !info.Held {
+			wanted *= 2
+		}
+		info.Watchdog = max(info.Watchdog, wanted)
+	}
+	fact := lease.Armed{Node: a.name, Incarnation: a.incarnation, Class: info.Class, Mode: mode, Watchdog: info.Watchdog,
 		MaxAge: p.MaxAge, Residue: p.Residue, Margin: p.Margin}
 	if v.Definition != nil && info.Class == lease.Process {
 		fact.Waived = v.Definition.Settings.WaiveTimeProof
@@ -753,6 +797,7 @@ func (a *agent) introduce(done func(bool)) {
 			}
 			a.stopEverything(h.def, h.gens, func(stopped bool) {
 				req := bootRequest{nonce: h.nonce, bootID: boot, life: life, reset: reset, replaces: h.replaces, allStopped: stopped}
+				a.w.trap(a.n, "boot")
 				call(a, to, "boot", 5*time.Second, func(dst *agent, reply func(bootReply)) { dst.boot(a.name, req, reply) },
 					func(b bootReply, ok bool) { done(ok && b.leader == "" && b.refused == "") })
 			})

@@ -15,6 +15,7 @@ type Bug struct {
 	Attack string
 	// Faults are injected more often, because the attack needs them.
 	Faults []string
+	Only   bool // and no others
 	// Quiet are checks that only repeat the rule which was taken away: what must notice is a promise.
 	Quiet []string
 	// Local changes what the node's own rule is shown.
@@ -42,9 +43,15 @@ const (
 	BugVoterAge       = "voter age older than its process"
 	BugNoConfirm      = "confirmation not noted with the answer"
 	BugStuckLeader    = "grants by a stuck leader"
+	BugSettings       = "settings changed under an arming"
 )
 
 func (b *Bug) is(name string) bool { return b != nil && b.Name == name }
+
+// answered is the same kind of run without the planted fault.
+func (b *Bug) answered() *Bug {
+	return &Bug{Name: "none", Faults: b.Faults, Only: b.Only, Class: b.Class, Nodes: b.Nodes}
+}
 
 // suppressed reports whether a check is left out for the planted bug.
 func (w *world) suppressed(check string) bool {
@@ -54,18 +61,20 @@ func (w *world) suppressed(check string) bool {
 // Bugs are all that are planted.
 var Bugs = []*Bug{
 	{Name: BugNoProof, Attack: "P2", Faults: []string{"cut node", "isolate and stop"}, Quiet: []string{"proof", "held"}, Entry: lostIsDead},
-	{Name: BugGrantAfterDoom, Attack: "A9", Faults: []string{"cut at armed"}, Quiet: []string{"doom"}, Nodes: 3},
+	{Name: BugGrantAfterDoom, Attack: "A9", Faults: []string{"cut at armed", "operator moves", "operator moves"}, Only: true, Quiet: []string{"doom"}, Nodes: 3,
+		Class: lease.Independent},
 	{Name: BugNoKillTimer, Attack: "A3", Faults: []string{"stop in the pet"}, Quiet: []string{"pet"}},
 	{Name: BugNoHardLimit, Attack: "P7", Faults: []string{"cut node"}},
-	{Name: BugElectionT0, Attack: "A11", Faults: []string{"vote, then cut"}, Nodes: 3},
+	{Name: BugElectionT0, Attack: "A11", Faults: []string{"vote, then cut"}, Only: true, Quiet: []string{"progress"}, Nodes: 3, Class: lease.Independent},
 	{Name: BugTrustLocal, Attack: "A1", Faults: []string{"crash and lag"}, Quiet: []string{"list", "start"}, Local: trustLocal},
-	{Name: BugStaleNonce, Attack: "A6", Faults: []string{"late and repeated", "crash"}, Quiet: []string{"boot", "held"}, Entry: anyBoot},
-	{Name: BugNoSubject, Attack: "A9", Faults: []string{"late and repeated", "app fails"}, Quiet: []string{"proof", "subject"}, Entry: anyReport},
-	{Name: BugNoTombstone, Attack: "A7", Faults: []string{"report held back"}, Quiet: []string{"tombstone"}},
-	{Name: BugLateArming, Attack: "A5", Faults: []string{"stop at a start"}, Quiet: []string{"start"}, Local: pretendArmed, Class: lease.Independent},
+	{Name: BugStaleNonce, Attack: "A6", Faults: []string{"boot repeated"}, Quiet: []string{"boot", "held"}, Entry: anyBoot},
+	{Name: BugNoSubject, Attack: "A9", Faults: []string{"report repeated"}, Quiet: []string{"proof", "subject"}, Entry: anyReport},
+	{Name: BugNoTombstone, Attack: "A7", Faults: []string{"report held back", "operator moves"}, Quiet: []string{"tombstone"}},
+	{Name: BugLateArming, Attack: "A5", Faults: []string{"stop at an unarmed start", "operator moves"}, Quiet: []string{"start"}, Local: pretendArmed, Class: lease.Independent},
 	{Name: BugClassProcess, Attack: "A4", Faults: []string{"isolate and stop"}, Quiet: []string{"class"}, Class: lease.Process},
 	{Name: BugVoterAge, Attack: "C4", Faults: []string{"pair, restart, isolate"}, Nodes: 3},
 	{Name: BugNoConfirm, Attack: "A11", Faults: []string{"pair, restart, isolate"}, Nodes: 3},
+	{Name: BugSettings, Attack: "A4", Faults: []string{"definition and restart"}, Quiet: []string{"armed", "pet"}, Class: lease.Independent},
 	{Name: BugStuckLeader, Attack: "B6", Faults: []string{"loop of the leader"}},
 }
 
@@ -154,7 +163,11 @@ func trustLocal(a *agent, v *state.State, g *lease.Grant, l scheduler.LocalView)
 // pretendArmed starts under whatever grant there is, and arms when it starts.
 func pretendArmed(a *agent, v *state.State, g *lease.Grant, l scheduler.LocalView) (*state.State, *lease.Grant, scheduler.LocalView) {
 	n := v.Node(a.name)
-	if n == nil || l.Armed {
+	starts := false
+	for _, name := range v.GroupNames() {
+		starts = starts || v.Instance(name, a.name).State == state.Acquiring
+	}
+	if n == nil || l.Armed || !starts {
 		return v, g, l
 	}
 	copied, node := *v, *n

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -25,6 +26,8 @@ type ledger struct {
 	versions map[string][]version // of a group's holders
 	def      *cluster.Definition
 	online   map[hold]bool // group on node, generation
+
+	lastOnline map[string]time.Duration // of a group: when it was last seen online before something of it changed
 }
 
 // share is one node's part in a group.
@@ -43,7 +46,8 @@ type version struct {
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, machines: map[string]*machine{}, boots: map[lease.Subject]string{}, armed: map[lease.Subject]*lease.Armed{},
 		newest: map[string]uint64{}, dead: map[lease.Subject]bool{}, holders: map[string]map[string]share{}, acquired: map[hold]bool{},
-		versions: map[string][]version{}, online: map[hold]bool{}}
+		versions: map[string][]version{}, online: map[hold]bool{},
+		lastOnline: map[string]time.Duration{}}
 }
 
 func (w *world) exclusive(group string) bool {
@@ -200,13 +204,24 @@ func (b *ledger) order(c *state.Acquire, before *state.State) {
 		case d.Start == c.Group:
 			up = d.After
 		}
-		if up != "" && !b.isOnline(up) {
-			b.w.fail("P9 order", "%s starts on %s and %s is not online", c.Group, c.Node, up)
+		// It may have gone between the decision and its entry: then the next decision takes it back.
+		if since := b.w.now - b.lastOnline[up]; up != "" && !b.isOnline(up) && (b.lastOnline[up] == 0 || since > 500*time.Millisecond) {
+			b.w.fail("P9 order", "%s starts on %s and %s is not online: %s", c.Group, c.Node, up, shownAll(before, up))
 		}
 		if d.DifferentNodes != nil {
 			b.apart(c, d.DifferentNodes)
 		}
 	}
+}
+
+// shownAll says how a group stands on its nodes.
+func shownAll(s *state.State, group string) string {
+	out := ""
+	for _, node := range s.NodeNames() {
+		i := s.Instance(group, node)
+		out += fmt.Sprintf("%s %s held %v by %d; ", node, i.State, i.Held, i.Incarnation)
+	}
+	return out
 }
 
 func (b *ledger) apart(c *state.Acquire, d *cluster.DifferentNodes) {
@@ -224,7 +239,7 @@ func (b *ledger) apart(c *state.Acquire, d *cluster.DifferentNodes) {
 func (b *ledger) isOnline(group string) bool {
 	for _, node := range sortedKeys(b.holders[group]) {
 		s := b.holders[group][node]
-		if b.online[hold{node, group, s.gen}] && !s.releasing {
+		if s.unmanaged || b.online[hold{node, group, s.gen}] && !s.releasing {
 			return true
 		}
 	}
@@ -327,6 +342,9 @@ func (b *ledger) drop(group, node string) {
 }
 
 func (b *ledger) change(group string, f func(map[string]share)) {
+	if b.isOnline(group) {
+		b.lastOnline[group] = b.w.now
+	}
 	next := make(map[string]share, 4)
 	for k, v := range b.holders[group] {
 		next[k] = v
@@ -355,7 +373,7 @@ func (b *ledger) at(group string, index uint64) map[string]share {
 }
 
 // checkGrant: a grant lists what the log gives, for an incarnation that lives, from a leader that makes progress.
-func (w *world) checkGrant(l *leadership, g *lease.Grant, _ time.Duration) {
+func (w *world) checkGrant(l *leadership, g *lease.Grant, arrived time.Duration) {
 	s := lease.Subject{Node: g.Node, Incarnation: g.Incarnation}
 	for _, h := range g.Hold {
 		x, ok := w.book.at(h.Group, g.Applied)[g.Node]
@@ -371,7 +389,10 @@ func (w *world) checkGrant(l *leadership, g *lease.Grant, _ time.Duration) {
 		w.fail("A9 doom", "%s grants to %s %d, against which it has proposed a proof", l.a.name, s.Node, s.Incarnation)
 	}
 	now := l.a.now()
-	if idle := now.Sub(l.a.loopAt); idle > progressLimit {
+	if w.now-arrived > l.a.params.MaxAge || w.suppressed("progress") {
+		return // it was stopped in between: no deadman takes a grant that old
+	}
+	if idle := now.Sub(l.a.loopAt); idle > progressLimit+l.a.params.MaxAge {
 		w.fail("B6 stuck leader", "%s grants and its loop has made no progress for %v", l.a.name, idle)
 	}
 	if idle := now.Sub(l.lastCommit); idle > progressLimit+l.a.params.MaxAge {

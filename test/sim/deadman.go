@@ -71,6 +71,9 @@ func (m *machine) reading() keeper.Reading {
 // holds, and never opens a device that runs.
 func (m *machine) startDeadman(after bool) {
 	w := m.w
+	if m.n.class == lease.Process {
+		after = false // there is no device that could be taken over: the timer has gone with its process
+	}
 	if m.dead != nil && m.dead.p.alive || after && !m.dog.held {
 		return
 	}
@@ -300,8 +303,6 @@ func (a *agent) connect(s deadman.Settings, done func(*link)) {
 	}
 	l := &link{w: w, a: a, d: d, alive: true, waiting: map[uint32]func(bool, wire.Code){}}
 	l.toDeadman(func() { d.accept(l) })
-	p := s.Params
-	set := wire.Settings{Watchdog: p.Watchdog, Hard: p.Hard, MaxAge: p.MaxAge, Margin: p.Margin, Renew: p.Renew, ModeEvent: s.Mode == lease.ModeEvent}
 	ready := false
 	try := func() {
 		if ready && l.known {
@@ -310,7 +311,7 @@ func (a *agent) connect(s deadman.Settings, done func(*link)) {
 			done(l)
 		}
 	}
-	l.ask(wire.Message{Kind: wire.Hello, Settings: set}, 0, func(ok bool, code wire.Code) {
+	l.ask(wire.Message{Kind: wire.Hello, Settings: onWire(s)}, 0, func(ok bool, code wire.Code) {
 		if !ok || code != wire.OK && code != wire.Pending {
 			w.note("deadman refuses", a.name, "%s", code.Text())
 			l.hangUp()
@@ -319,6 +320,25 @@ func (a *agent) connect(s deadman.Settings, done func(*link)) {
 		}
 		ready = true
 		l.whenKnown(try)
+	})
+}
+
+func onWire(s deadman.Settings) wire.Settings {
+	p := s.Params
+	return wire.Settings{Watchdog: p.Watchdog, Hard: p.Hard, MaxAge: p.MaxAge, Margin: p.Margin, Renew: p.Renew, ModeEvent: s.Mode == lease.ModeEvent}
+}
+
+// update is Client.Update, of a deadman that is disarmed: it gives other settings, if they are others.
+func (l *link) update(s deadman.Settings, done func(err string)) {
+	if s == l.settled || l.w.bug.is(BugSettings) {
+		done("")
+		return
+	}
+	l.call(wire.Message{Kind: wire.Hello, Settings: onWire(s)}, func(err string) {
+		if err == "" {
+			l.settled = s
+		}
+		done(err)
 	})
 }
 

@@ -41,8 +41,12 @@ func (w *world) trap(n *node, point string) {
 	}
 }
 
+// trapped is what a trap has met.
+type trapped struct{ group string }
+
 func (w *world) trapReport(n *node, r *state.Report) {
 	if len(w.traps) > 0 {
+		w.at = trapped{r.Group}
 		w.trap(n, "report "+string(r.Outcome))
 	}
 }
@@ -79,7 +83,7 @@ func (w *world) inject() {
 }
 
 func (w *world) choose() *fault {
-	if w.bug != nil && w.fr.IntN(3) > 0 {
+	if w.bug != nil && (w.bug.Only || w.fr.IntN(3) > 0) {
 		name := w.bug.Faults[w.fr.IntN(len(w.bug.Faults))]
 		for i := range faults {
 			if faults[i].name == name {
@@ -129,7 +133,7 @@ func (w *world) holderNode() *node {
 }
 
 // sever cuts the ways between two sets of nodes for a while.
-func (w *world) sever(from, to []*node, both bool, d time.Duration) {
+func (w *world) sever(from, to []*node, both bool, d time.Duration) (heal func()) {
 	change := func(by int) {
 		if w.calm {
 			return // all is open again
@@ -147,7 +151,15 @@ func (w *world) sever(from, to []*node, both bool, d time.Duration) {
 		}
 	}
 	change(1)
-	w.after(d, "way heals", func() { change(-1) })
+	open := false
+	heal = func() {
+		if !open {
+			open = true
+			change(-1)
+		}
+	}
+	w.after(d, "way heals", heal)
+	return heal
 }
 
 func (w *world) others(n *node) []*node {
@@ -233,7 +245,7 @@ func allFaults() []fault {
 			}
 			return true
 		}},
-		{"second copy", 2, secondCopy},
+		{"second copy", 6, secondCopy},
 		{"reset fails", 2, func(w *world) bool { w.someNode().unreset = true; return true }},
 		{"reset asked for", 1, func(w *world) bool {
 			a := w.someNode().current()
@@ -259,6 +271,12 @@ func allFaults() []fault {
 			return n != nil
 		}},
 		{"isolate and stop", 6, isolateAndStop},
+		{"kill agent in an action", 6, func(w *world) bool {
+			n, point := w.holderNode(), pick(w.fr, "start", "stop")
+			by := w.fbetween(20*time.Microsecond, 60*time.Millisecond)
+			w.set(n, point, 15*time.Second, func() { w.after(by, "kill", func() { n.m.killAgent("in an action") }) })
+			return n.m.up
+		}},
 		{"kill agent", 6, func(w *world) bool { n := w.someNode(); n.m.killAgent("by chance"); return n.m.up }},
 		{"kill deadman", 4, func(w *world) bool { n := w.holderNode(); n.m.killDeadman("by chance"); return n.m.up }},
 		{"kill both", 3, func(w *world) bool {
@@ -385,7 +403,7 @@ func allFaults() []fault {
 
 		// Executors, devices, clocks.
 		{"starts fail", 3, func(w *world) bool { return execFault(w, func(f *execFaults) { f.startFails = 0.5 }) }},
-		{"stops fail", 3, func(w *world) bool { return execFault(w, func(f *execFaults) { f.stopFails = 0.5 }) }},
+		{"stops fail", 3, func(w *world) bool { return execFault(w, func(f *execFaults) { f.stopFails = pick(w.fr, 0.5, 1) }) }},
 		{"actions hang", 2, func(w *world) bool { return execFault(w, func(f *execFaults) { f.hangs = true; f.stuck = 0.3 }) }},
 		{"probes are unclear", 2, func(w *world) bool { return execFault(w, func(f *execFaults) { f.unclear = 0.5 }) }},
 		{"actions are slow", 3, func(w *world) bool { return execFault(w, func(f *execFaults) { f.slow = 5 * time.Second }) }},
@@ -415,10 +433,22 @@ func allFaults() []fault {
 			return true
 		}},
 
+		{"definition", 2, func(w *world) bool {
+			a := w.someNode().current()
+			if a == nil || a.view().Definition == nil {
+				return false
+			}
+			d := a.view().Definition.Clone()
+			d.Settings.Profile = pick(w.fr, "default", "fast", "careful")
+			d.Settings.DeadmanMode = pick(w.fr, "a", "a", "e")
+			w.ops.give(a, &state.Command{SetDefinition: &state.SetDefinition{Base: a.view().DefinitionVersion, Definition: d}}, func(string) {})
+			return true
+		}},
+
 		// The attacks, as they were thought out.
 		{"cut at armed", 2, cutAtArmed},
-		{"vote, then cut", 1, voteThenCut},
-		{"pair, restart, isolate", 2, pairRestartIsolate},
+		{"vote, then cut", 3, voteThenCut},
+		{"pair, restart, isolate", 3, pairRestartIsolate},
 		{"stop at a start", 3, func(w *world) bool {
 			n := w.someNode()
 			w.set(n, "start", 30*time.Second, func() {
@@ -432,6 +462,19 @@ func allFaults() []fault {
 			return true
 		}},
 		{"report held back", 2, reportHeldBack},
+		{"report repeated", 2, reportRepeated},
+		{"boot repeated", 2, bootRepeated},
+		{"definition and restart", 1, definitionAndRestart},
+		{"stop at an unarmed start", 0, unarmedStart},
+		{"operator moves", 3, func(w *world) bool {
+			a := w.someNode().current()
+			if a == nil || a.view().Definition == nil {
+				return false
+			}
+			groups := a.view().GroupNames()
+			w.ops.give(a, &state.Command{MoveGroup: &state.MoveGroup{Group: groups[w.fr.IntN(len(groups))], Node: w.someNode().name}}, func(string) {})
+			return true
+		}},
 	}
 }
 
@@ -446,23 +489,23 @@ func crash(w *world, n *node) bool {
 // secondCopy: the platform believes the node dead, and starts it elsewhere. The first copy reaches nobody any more, and writes
 // on until its deadman ends it.
 func secondCopy(w *world) bool {
-	n := w.someNode()
-	if d := w.book.def.Node(n.name); !n.m.up || d == nil || !d.PlatformRestart || n.class != lease.Independent {
+	var n *node
+	for k, from := 0, w.fr.IntN(len(w.nodes)); k < len(w.nodes) && n == nil; k++ {
+		x := w.nodes[(from+k)%len(w.nodes)]
+		if d := w.book.def.Node(x.name); x.m.up && x.m.agent != nil && d != nil && d.PlatformRestart && x.class == lease.Independent {
+			n = x
+		}
+	}
+	if n == nil {
 		return false
 	}
 	old := n.m
 	old.cutOff = true
 	n.old = append(n.old, old)
 	old.agent.ended()
-	w.boot2(n)
-	return true
-}
-
-func (w *world) boot2(n *node) {
-	old := n.m
-	n.m = &machine{w: w, n: n, kernel: &proc{}, agentP: &proc{}}
-	_ = old
+	n.m = &machine{w: w, n: n, kernel: &proc{}, agentP: &proc{}} // off, until it boots
 	w.after(w.fbetween(10*time.Millisecond, 2*time.Second), "second copy boots", func() { w.boot(n) })
+	return true
 }
 
 // isolateAndStop: the worst that a node can do after its last lease: nothing, for as long as its watchdog lets it.
@@ -539,75 +582,62 @@ func appFails(w *world) bool {
 }
 
 // cutAtArmed: a node is cut off when its Armed fact is in the log, disarms because it has started nothing, and comes back when
-// the proof against it is being made.
+// the leader has decided on the proof against it and before that is in the log.
 func cutAtArmed(w *world) bool {
 	n := w.someNode()
-	if len(w.nodes) == 1 {
-		return false
-	}
-	jitter := w.fbetween(-150*time.Millisecond, 350*time.Millisecond)
-	slow := w.fbetween(20*time.Millisecond, 200*time.Millisecond)
+	slow := w.fbetween(50*time.Millisecond, 600*time.Millisecond)
 	w.set(n, "armed", 40*time.Second, func() {
-		p := timingOf(w.newest)
-		d := p.Expiry() + jitter
-		w.sever([]*node{n}, w.others(n), true, d)
-		w.after(d-300*time.Millisecond, "goroutines are slow", func() {
-			w.slow = slow
-			w.after(time.Second, "goroutines are fast", func() { w.slow = 0 })
+		heal := w.sever([]*node{n}, w.others(n), true, 30*time.Second)
+		w.set(n, "doom", 30*time.Second, func() {
+			heal()
+			w.slowProposals = slow
+			w.after(2*time.Second, "proposals are fast", func() { w.slowProposals = 0 })
 		})
 	})
-	return true
+	return len(w.nodes) > 1
 }
 
-// voteThenCut: a voter gives its vote and is then cut off from whom it voted for, while the old leader goes on with it.
+// voteThenCut: attack A11. A voter gives its vote and is then cut off from whom it voted for, while the old leader, which has
+// noticed nothing, goes on with it.
 func voteThenCut(w *world) bool {
 	l := w.leaderNode()
-	if l == nil || len(l.m.agent.s.voters) != 3 {
+	if l == nil || len(l.m.agent.s.voters) != 3 || w.now < w.busyUntil {
 		return false
 	}
-	var c, v *node
+	var pair []*node
 	for _, name := range l.m.agent.s.voters {
-		switch {
-		case name == l.name:
-		case c == nil:
-			c = w.byName[name]
-		default:
-			v = w.byName[name]
+		if name != l.name {
+			pair = append(pair, w.byName[name])
 		}
 	}
-	if w.fr.IntN(2) == 0 {
-		c, v = v, c
-	}
-	d := w.fbetween(3*time.Second, 7*time.Second)
+	d := w.fbetween(2200*time.Millisecond, 5*time.Second)
+	w.busyUntil = w.now + d + 15*time.Second
 	w.sticky = true
 	w.after(d+3*time.Second, "leaders notice", func() { w.sticky = false })
-	w.sever([]*node{l}, []*node{c}, true, d+12*time.Second)
-	// The voter hears nothing of its leader until it has voted; then nothing of the one it has voted for.
-	deaf := w.fbetween(1500*time.Millisecond, 2500*time.Millisecond)
-	change := func(a, b *node, by int) {
-		if !w.calm {
-			w.cut[a.index][b.index] += by
-		}
+	// Both hear nothing of raft, and the leader nothing of them, until one has voted for the other.
+	var heals []func()
+	for _, n := range pair {
+		n.lagged, n.lagUntil = 5*time.Second, w.now+2*time.Second
+		heals = append(heals, w.sever([]*node{n}, []*node{l}, false, 2*time.Second))
 	}
-	change(l, v, 1)
-	open := true
-	reopen := func() {
-		if open {
-			open = false
-			change(l, v, -1)
-		}
-	}
-	w.after(deaf, "way heals", reopen)
-	w.set(v, "voted", deaf, func() {
-		w.after(500*time.Microsecond, "cut", func() {
-			reopen()
-			w.sever([]*node{c}, []*node{v}, true, d)
+	voted := false
+	for i, v := range pair {
+		c := pair[1-i]
+		w.set(v, "voted", 2*time.Second, func() {
+			if voted {
+				return
+			}
+			voted = true
+			c.lagUntil, v.lagUntil = 0, 0
+			w.sever([]*node{c}, []*node{l}, true, d+15*time.Second)
+			w.sever([]*node{c}, []*node{v}, false, d) // the vote itself is still on its way
+			heals[i]()
 			w.after(d, "isolate", func() {
-				w.sever([]*node{l}, w.others(l), true, 12*time.Second)
-				w.stop(12*time.Second, l.m.agentP, l.m.deadmanProc())
+				w.sever([]*node{l}, w.others(l), true, 15*time.Second)
+				w.stop(15*time.Second, l.m.agentP, l.m.deadmanProc())
 			})
 		})
-	})
+	}
 	return true
 }
 
@@ -640,20 +670,113 @@ func pairRestartIsolate(w *world) bool {
 	return true
 }
 
-// reportHeldBack: attack A7. A node's report is under way for long; its agent restarts meanwhile.
+// reportHeldBack: attack A7. A node starts a group, is cut off, lets go of it at L_soft, and its report is under way for long; the
+// agent restarts meanwhile.
 func reportHeldBack(w *world) bool {
-	n := w.holderNode()
-	by := w.fbetween(300*time.Millisecond, 4*time.Second)
-	kill := func() {
-		n.held = by
+	n := w.someNode()
+	by, jitter := w.fbetween(time.Second, 5*time.Second), w.fr.Float64()
+	until := w.now + 40*time.Second
+	var held func()
+	held = func() {
+		if l := w.leaderNode(); (l == nil || !w.carries(n.index, l.index)) && w.now < until {
+			w.set(n, "report released", until-w.now, held)
+			return
+		}
+		n.late["report"] = by
 		w.after(time.Microsecond, "kill", func() { n.m.killAgent("after a report") })
 	}
-	n.exec.slow = 2 * time.Second
-	w.after(20*time.Second, "executors work", func() { n.exec = execFaults{} })
-	w.set(n, "acquire", 20*time.Second, func() {
-		w.sever([]*node{n}, w.others(n), true, w.fbetween(3500*time.Millisecond, 4500*time.Millisecond))
+	w.set(n, "start", 20*time.Second, func() {
+		p := timingOf(w.newest)
+		d := p.Soft + time.Duration(jitter*float64(p.Hard-p.Soft))
+		w.sever([]*node{n}, w.others(n), true, d)
+		w.set(n, "report released", 20*time.Second, held)
 	})
-	w.set(n, "report released", 20*time.Second, kill)
-	w.set(n, "report acquire-failed", 20*time.Second, kill)
+	return true
+}
+
+// reportRepeated: attack A9. A report comes a second time when its node has the group again.
+func reportRepeated(w *world) bool {
+	n := w.holderNode()
+	by := w.fbetween(200*time.Millisecond, 5*time.Second)
+	w.set(n, "report released", 20*time.Second, func() {
+		group := w.at.group
+		n.again["report"] = by
+		w.after(w.fbetween(20*time.Millisecond, by), "move back", func() {
+			if a := n.current(); a != nil {
+				w.ops.give(a, &state.Command{MoveGroup: &state.MoveGroup{Group: group, Node: n.name}}, func(string) {})
+			}
+		})
+	})
+	if a := n.current(); a != nil && a.view().Definition != nil { // something is to be released there
+		for _, g := range sortedKeys(n.m.units) {
+			if d := a.view().Definition.Group(g); n.m.units[g].state == running && d != nil && !d.Concurrent() && len(d.Nodes) > 1 {
+				w.ops.give(a, &state.Command{MoveGroup: &state.MoveGroup{Group: g, Node: d.Nodes[w.fr.IntN(len(d.Nodes))]}}, func(string) {})
+				break
+			}
+		}
+	}
+	return true
+}
+
+// bootRepeated: attack A6. The message of a boot comes a second time, from a time when that boot is over and the next one has
+// something.
+func bootRepeated(w *world) bool {
+	n := w.holderNode()
+	by := w.fbetween(time.Second, 6*time.Second)
+	w.set(n, "boot", 20*time.Second, func() {
+		n.again["boot"] = by
+		w.after(w.fbetween(time.Millisecond, 300*time.Millisecond), "crash", func() {
+			crash(w, n)
+			w.after(w.fbetween(50*time.Millisecond, time.Second), "boot", func() { w.boot(n) })
+		})
+	})
+	return crash(w, n)
+}
+
+// definitionAndRestart: attack A4. The definition's timings or mode become others, and a node's agent connects anew.
+func definitionAndRestart(w *world) bool {
+	n := w.holderNode()
+	a := n.current()
+	if a == nil || a.view().Definition == nil {
+		return false
+	}
+	d := a.view().Definition.Clone()
+	if w.fr.IntN(2) == 0 {
+		d.Settings.DeadmanMode = "e"
+	} else {
+		d.Settings.Profile = "careful"
+	}
+	w.ops.give(a, &state.Command{SetDefinition: &state.SetDefinition{Base: a.view().DefinitionVersion, Definition: d}}, func(string) {})
+	m := n.m
+	w.after(300*time.Millisecond, "kill", func() { m.killAgent("after a change") })
+	by := w.fbetween(2*time.Second, 4*time.Second)
+	w.after(by, "isolate", func() {
+		w.sever([]*node{n}, w.others(n), true, 20*time.Second)
+		w.stop(20*time.Second, m.agentP, m.deadmanProc())
+	})
+	w.after(by+20*time.Second, "as before", func() {
+		if a := n.current(); a != nil && a.view().Definition != nil {
+			d := a.view().Definition.Clone()
+			d.Settings.DeadmanMode, d.Settings.Profile = "a", "default"
+			w.ops.give(a, &state.Command{SetDefinition: &state.SetDefinition{Base: a.view().DefinitionVersion, Definition: d}}, func(string) {})
+		}
+	})
+	return true
+}
+
+// unarmedStart: attack A5. The agent is stopped between its decision and its first step, and its deadman is not armed.
+func unarmedStart(w *world) bool {
+	n := w.someNode()
+	by := w.fbetween(5*time.Second, 14*time.Second)
+	until := w.now + 30*time.Second
+	var wait func()
+	wait = func() {
+		if a := n.current(); a != nil && a.armed && w.now < until {
+			w.set(n, "start", until-w.now, wait)
+			return
+		}
+		w.stop(by, n.m.agentP)
+	}
+	w.set(n, "start", 30*time.Second, wait)
 	return true
 }

@@ -31,10 +31,16 @@ func (a *agent) send(to, kind string, f func(*agent)) {
 		return
 	}
 	d := w.delay()
-	if a.n.held > 0 && kind == "report" {
-		d, a.n.held = d+a.n.held, 0
+	if by := a.n.late[kind]; by > 0 {
+		d += by
+		delete(a.n.late, kind)
 	}
 	w.schedule(&event{to: dst, kind: kind, receive: f}, d)
+	if by := a.n.again[kind]; by > 0 {
+		w.stats.Repeated++
+		delete(a.n.again, kind)
+		w.schedule(&event{to: dst, kind: kind, receive: f}, d+by)
+	}
 	if w.net.repeat > 0 && w.chance(w.net.repeat) {
 		w.stats.Repeated++
 		w.schedule(&event{to: dst, kind: kind, receive: f}, w.delay()+w.between(0, w.net.lateBy))

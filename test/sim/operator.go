@@ -141,6 +141,11 @@ func (o *operators) choose(a *agent) *state.Command {
 	case 12:
 		return &state.Command{OfflineGroup: &state.OfflineGroup{Group: group, Node: node.name}}
 	case 13:
+		for _, g := range v.GroupNames() {
+			if v.Group(g).Override != nil {
+				group = g
+			}
+		}
 		return &state.Command{UnsetPriority: &state.UnsetPriority{Group: group}}
 	case 14:
 		return &state.Command{SuspendGroup: &state.SuspendGroup{Group: group}}
@@ -167,7 +172,7 @@ func (o *operators) choose(a *agent) *state.Command {
 	case 37:
 		return &state.Command{Note: &state.Note{Event: state.EventConfigTooLong, Group: group, Sentence: "by chance"}}
 	case 38:
-		if r.IntN(6) == 0 {
+		if r.IntN(4) == 0 {
 			return &state.Command{NewEpoch: &state.NewEpoch{Epoch: v.Epoch + 1}}
 		}
 		return &state.Command{Noop: &state.Noop{}}

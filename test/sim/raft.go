@@ -139,6 +139,7 @@ func (s *server) setTerm(term uint64) {
 	s.note(term)
 	s.disk.term, s.disk.vote = term, ""
 	s.shown = term
+	s.leader = ""
 	s.stepDown()
 }
 
@@ -585,6 +586,7 @@ func (w *world) committed(e *entry) {
 			w.stats.Refused++
 		}
 		w.noteEntry(e)
+		w.checkStorm(e)
 		w.book.entry(e, before)
 		w.trapEntry(e)
 	}

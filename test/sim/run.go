@@ -37,7 +37,7 @@ func Run(o Options, stats *Stats) *Violation {
 	w := newWorld(o, stats)
 	for w.steps < o.Steps && w.failed == nil && w.step() {
 	}
-	if w.failed == nil {
+	if w.failed == nil && o.Bug == nil { // what is planted must break a promise of safety
 		w.heal()
 	}
 	w.ops.check()
@@ -67,7 +67,7 @@ func Shrink(o Options, v *Violation) (Options, *Violation) {
 
 func newWorld(o Options, stats *Stats) *world {
 	w := &world{opt: o, bug: o.Bug, stats: stats, r: rand.New(rand.NewPCG(o.Seed, 1)), fr: rand.New(rand.NewPCG(o.Seed, 2)),
-		byName: map[string]*node{}, wall0: time.Date(2026, 3, 2, 8, 58, 30, 0, time.UTC)}
+		byName: map[string]*node{}, wall0: time.Date(2026, 3, 2, 8, 59, 20, 0, time.UTC)}
 	count := pick(w.fr, 1, 3, 3, 3, 3, 4, 5, 5, 6, 7)
 	if o.Bug != nil {
 		count = pick(w.fr, 3, 3, 4, 5)
@@ -82,12 +82,8 @@ func newWorld(o Options, stats *Stats) *world {
 	w.book, w.truth, w.ops = newLedger(w), newTruth(w), &operators{w: w}
 	w.newest = state.New()
 	w.params0 = timingOf(nil)
-	for _, name := range lease.Profiles() {
-		p, _ := lease.Profile(name)
-		w.maxHard = max(w.maxHard, p.Hard)
-	}
 	for i := range w.def0.Nodes {
-		n := &node{w: w, name: w.def0.Nodes[i].Name, index: i, class: lease.Independent, netDown: map[string]bool{},
+		n := &node{w: w, name: w.def0.Nodes[i].Name, index: i, class: lease.Independent, netDown: map[string]bool{}, late: map[string]time.Duration{}, again: map[string]time.Duration{},
 			snapEvery: 5 + w.fr.IntN(60), unheld: w.fr.IntN(8) == 0, remembers: w.fr.IntN(4) == 0}
 		if w.fr.IntN(7) == 0 {
 			n.class = lease.Process
@@ -226,12 +222,18 @@ func (w *world) repair() {
 		if x.Alive() && x.Services != state.ServicesOn && x.Services != state.ServicesStopping {
 			give(&state.Command{NodeServices: &state.NodeServices{Nodes: []string{name}, Start: state.StartAuto}})
 		}
-		// An earlier boot that no proof has ended: the operator looks, and says so.
+		// In mode e a human resets a node that the cluster has declared dead.
+		if m := w.byName[name].m; x.Dead != nil && m.up && m.dead != nil && m.dead.k.State().ModeEvent {
+			w.byName[name].powerOff("reset by the operator")
+		}
+		// An earlier boot that no proof has ended: the operator switches it off, and says so.
 		for _, f := range x.Former {
-			if len(w.byName[name].old) == 0 || !w.anyUp(w.byName[name].old) {
-				a.commit(&state.Command{Proof: &state.Proof{Node: name, Incarnation: f.Incarnation, Kind: state.ProofOperator, Sentence: "it is gone"}},
-					func(state.Result, error) {})
+			for _, m := range w.byName[name].old {
+				m.end("switched off", 0)
+				m.silent()
 			}
+			a.commit(&state.Command{Proof: &state.Proof{Node: name, Incarnation: f.Incarnation, Kind: state.ProofOperator, Sentence: "it is gone"}},
+				func(state.Result, error) {})
 		}
 	}
 	for _, name := range v.GroupNames() {
@@ -242,7 +244,7 @@ func (w *world) repair() {
 			give(&state.Command{ResumeGroup: &state.ResumeGroup{Group: name}})
 		case unmanaged(g):
 			give(&state.Command{ManageGroup: &state.ManageGroup{Group: name}})
-		case g.Phase == state.PhaseError || inst != nil && inst.State == state.Error:
+		case g.Phase == state.PhaseError || inError(g):
 			give(&state.Command{ClearGroup: &state.ClearGroup{Group: name}})
 		case g.Offline || len(g.OfflineOn) > 0 || inst == nil:
 			give(&state.Command{OnlineGroup: &state.OnlineGroup{Group: name}})
@@ -251,9 +253,23 @@ func (w *world) repair() {
 	w.after(5*time.Second, "repair", w.repair)
 }
 
-func (w *world) anyUp(list []*machine) bool {
-	for _, m := range list {
-		if m.up {
+// heldBy lists what the log says that a node holds.
+func (w *world) heldBy(v *state.State, node string) string {
+	out := ""
+	for _, g := range v.GroupNames() {
+		if i := v.Instance(g, node); i.Held {
+			out += fmt.Sprintf("%s %s since %d by %d; ", g, i.State, i.Since, i.Incarnation)
+		}
+	}
+	if out == "" {
+		return "nothing"
+	}
+	return out
+}
+
+func inError(g *state.Group) bool {
+	for _, i := range g.Instances {
+		if i.State == state.Error {
 			return true
 		}
 	}
@@ -278,7 +294,7 @@ func (w *world) unsettled() string {
 	v := w.newest
 	for _, name := range v.NodeNames() {
 		if n := v.Node(name); !n.Up() {
-			return fmt.Sprintf("node %s is not up: %s, dead %v, lost %v", name, n.Services, n.Dead, n.Lost != nil)
+			return fmt.Sprintf("node %s is not up: %s (%s), dead %v, lost %v, holds %s", name, n.Services, n.StopMode, n.Dead, n.Lost != nil, w.heldBy(v, name))
 		}
 	}
 	wall := w.wall(l)
@@ -302,10 +318,12 @@ func (w *world) groupUnsettled(v *state.State, name string, wall time.Time) stri
 		case i.State == state.Online:
 			online++
 			if u := w.byName[node].m.units[name]; u == nil || u.state != running {
-				return fmt.Sprintf("group %s is online on %s by the log, and does not run there", name, node)
+				n := v.Node(node)
+				return fmt.Sprintf("group %s is online on %s by the log (incarnation %d of %d, former %v), and does not run there", name, node, i.Incarnation, n.Incarnation, n.Former)
 			}
 		case i.Held:
-			return fmt.Sprintf("group %s is %s on %s", name, i.State, node)
+			n := v.Node(node)
+			return fmt.Sprintf("group %s is %s on %s, held by incarnation %d of %d (former %v)", name, i.State, node, i.Incarnation, n.Incarnation, n.Former)
 		}
 	}
 	if online > 0 {

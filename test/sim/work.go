@@ -225,6 +225,7 @@ func (a *agent) stopGroup(group string, gen uint64, done func(workDone)) {
 	if u.state == stopped {
 		fails = 0
 	}
+	a.w.trap(a.n, "stop")
 	a.run(u, "stop", fails, func() {
 		u.state = stopped
 		a.w.truth.end(a.m, group)
@@ -269,8 +270,11 @@ func (a *agent) writeTombstone(group string, gen uint64) {
 	}
 	a.reporting[key] = true
 	a.w.post(a.p, a.w.soon(), "tombstone", func() {
-		a.tombstone(group, gen)
-		a.mail(func() { delete(a.reporting, key) })
+		pause := time.Duration(0)
+		if !a.tombstone(group, gen) {
+			pause = 300 * time.Millisecond // a disk that is full must not make the loop spin
+		}
+		a.w.post(a.p, pause, "tombstone", func() { a.mail(func() { delete(a.reporting, key) }) })
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -33,29 +34,33 @@ type world struct {
 	stats  *Stats
 	failed *Violation
 
-	names   []string
-	nodes   []*node
-	byName  map[string]*node
-	def0    *cluster.Definition
-	wall0   time.Time
-	cut     [][]int // from, to: how many faults cut the way
-	net     netQuality
-	book    *ledger
-	truth   *truth
-	ops     *operators
-	traps   []*trap
-	canon   []*entry // committed, by index
-	newest  *state.State
-	sticky  bool // leaders do not notice that they have lost their followers
-	calm    bool // no more faults
-	slow    time.Duration
-	spawned int
-	rpcs    uint64
-	healed  time.Duration // when the faults ended
-	fenced  fenceDevice
-	faults  int
-	params0 lease.Params
-	maxHard time.Duration
+	names         []string
+	nodes         []*node
+	byName        map[string]*node
+	def0          *cluster.Definition
+	wall0         time.Time
+	cut           [][]int // from, to: how many faults cut the way
+	net           netQuality
+	book          *ledger
+	truth         *truth
+	ops           *operators
+	traps         []*trap
+	canon         []*entry // committed, by index
+	entries       window   // for the checker of storms
+	refused       window
+	newest        *state.State
+	sticky        bool // leaders do not notice that they have lost their followers
+	calm          bool // no more faults
+	slow          time.Duration
+	busyUntil     time.Duration // an attack of several steps is under way
+	slowProposals time.Duration // goroutines of proposals wait so long at most
+	spawned       int
+	rpcs          uint64
+	healed        time.Duration // when the faults ended
+	fenced        fenceDevice
+	at            trapped // what the trap that springs is about
+	faults        int
+	params0       lease.Params
 
 	shadow    *state.State // a replica restored from a snapshot
 	shadowFor int
@@ -279,7 +284,6 @@ type node struct {
 	w          *world
 	name       string
 	index      int
-	voter      bool
 	m          *machine
 	old        []*machine // copies that still run
 	disk       disk
@@ -295,9 +299,10 @@ type node struct {
 	fence      fenceFaults
 	netDown    map[string]bool
 	snapEvery  int
-	unheld     bool          // nobody besides its deadman holds the watchdog's descriptor
-	held       time.Duration // its next report is under way for so long
-	unreset    bool          // the next reset by software does nothing: the device is the backstop
+	unheld     bool                     // nobody besides its deadman holds the watchdog's descriptor
+	late       map[string]time.Duration // the next message of that kind is under way for so long
+	again      map[string]time.Duration // the next message of that kind comes a second time, so much later
+	unreset    bool                     // the next reset by software does nothing: the device is the backstop
 }
 
 // disk is what a crash leaves.
@@ -307,6 +312,8 @@ type disk struct {
 	lifeBoot   string
 	life       string
 	full       bool
+	armedBoot  string // the boot whose deadman is armed, or may be
+	armedWith  deadman.Settings
 }
 
 func (n *node) current() *agent {
