@@ -46,7 +46,7 @@ func FuzzSteps(f *testing.F) {
 		doc := mustDecode(t, small)
 		w := newWorld(doc.Cluster, doc.Start)
 		p := &parser{def: doc.Cluster}
-		for _, do := range strings.Split(steps, "\n") {
+		for do := range strings.SplitSeq(steps, "\n") {
 			if a, err := p.parse(do); err == nil {
 				s := &StepReport{Do: do}
 				w.play(s, a)
