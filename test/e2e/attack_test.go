@@ -373,7 +373,7 @@ func TestA8OrphanedStartScript(t *testing.T) {
 func (w *world) starts(prefix string) []string {
 	b, _ := os.ReadFile(w.SharedPath("starts"))
 	var out []string
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if strings.HasPrefix(line, prefix) {
 			out = append(out, line)
 		}

@@ -291,7 +291,7 @@ func TestBadMachine(t *testing.T) {
 		go func() {
 			_, _ = w.Lab.Run(w.ctx(), node, "/holdfast/bin/cllab", "app", "run", "--app", "thief", "--listen", ":6191", "--data", "/run/thief")
 		}()
-		for i := 0; i < 20; i++ { // until the thief wins the race for the port
+		for range 20 { // until the thief wins the race for the port
 			_ = w.Kill(w.ctx(), node, "agent")
 			time.Sleep(60 * time.Millisecond)
 			if strings.Contains(log(), "6191") {

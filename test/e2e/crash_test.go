@@ -45,8 +45,8 @@ func TestHundredCrashes(t *testing.T) {
 // lastOutage is the newest time without answers that began with an answer from the node.
 func (w *world) lastOutage(from string) time.Duration {
 	events := w.probe.Events()
-	for i := len(events) - 1; i >= 0; i-- {
-		if o := events[i].Outage; o != nil && o.Before.Node == from {
+	for _, event := range slices.Backward(events) {
+		if o := event.Outage; o != nil && o.Before.Node == from {
 			return o.Length
 		}
 	}

@@ -47,11 +47,11 @@ func TestFailoverByLease(t *testing.T) {
 	check(t, w.Crash(w.ctx(), leader))
 	on := ""
 	w.await("another node serves", func() string {
-		if st := w.view(); st == nil || len(servedOn(st)) != 1 || servedOn(st)[0] == leader {
+		st := w.view()
+		if st == nil || len(servedOn(st)) != 1 || servedOn(st)[0] == leader {
 			return "not yet"
-		} else {
-			on = servedOn(st)[0]
 		}
+		on = servedOn(st)[0]
 		return ""
 	})
 	w.answersFrom(on)
