@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/holdfast-ha/holdfast/pkg/lease"
@@ -150,9 +151,7 @@ func trustLocal(a *agent, v *state.State, g *lease.Grant, l scheduler.LocalView)
 		}
 	}
 	copied.Nodes = map[string]*state.Node{}
-	for k, x := range v.Nodes {
-		copied.Nodes[k] = x
-	}
+	maps.Copy(copied.Nodes, v.Nodes)
 	copied.Nodes[a.name] = &node
 	l.Incarnation = node.Incarnation
 	trusted := *g
@@ -173,9 +172,7 @@ func pretendArmed(a *agent, v *state.State, g *lease.Grant, l scheduler.LocalVie
 	copied, node := *v, *n
 	node.Arming, node.Armed = "later", &lease.Armed{}
 	copied.Nodes = map[string]*state.Node{}
-	for k, x := range v.Nodes {
-		copied.Nodes[k] = x
-	}
+	maps.Copy(copied.Nodes, v.Nodes)
 	copied.Nodes[a.name] = &node
 	l.Armed, l.Arming, l.GrantArming = true, "later", "later"
 	return &copied, g, l

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -346,9 +347,7 @@ func (b *ledger) change(group string, f func(map[string]share)) {
 		b.lastOnline[group] = b.w.now
 	}
 	next := make(map[string]share, 4)
-	for k, v := range b.holders[group] {
-		next[k] = v
-	}
+	maps.Copy(next, b.holders[group])
 	f(next)
 	b.holders[group] = next
 	at := uint64(len(b.w.canon))
@@ -364,9 +363,9 @@ func (b *ledger) change(group string, f func(map[string]share)) {
 // at is who may hold the group by the log up to the index.
 func (b *ledger) at(group string, index uint64) map[string]share {
 	list := b.versions[group]
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i].index <= index {
-			return list[i].nodes
+	for _, l := range slices.Backward(list) {
+		if l.index <= index {
+			return l.nodes
 		}
 	}
 	return nil

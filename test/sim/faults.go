@@ -231,17 +231,17 @@ func init() {
 func allFaults() []fault {
 	return []fault{
 		// Machines.
-		{"crash", 6, func(w *world) bool { return crash(w, w.someNode()) }},
-		{"crash of a holder", 6, func(w *world) bool { return crash(w, w.holderNode()) }},
-		{"crash of the leader", 4, func(w *world) bool { n := w.leaderNode(); return n != nil && crash(w, n) }},
+		{"crash", 6, func(w *world) bool { return crash(w.someNode()) }},
+		{"crash of a holder", 6, func(w *world) bool { return crash(w.holderNode()) }},
+		{"crash of the leader", 4, func(w *world) bool { n := w.leaderNode(); return n != nil && crash(n) }},
 		{"crash and lag", 3, func(w *world) bool {
 			n := w.holderNode()
 			n.lagged, n.lagUntil = w.fbetween(200*time.Millisecond, 8*time.Second), w.now+25*time.Second
-			return crash(w, n)
+			return crash(n)
 		}},
 		{"all power", 1, func(w *world) bool {
 			for _, n := range w.nodes {
-				crash(w, n)
+				crash(n)
 			}
 			return true
 		}},
@@ -478,7 +478,7 @@ func allFaults() []fault {
 	}
 }
 
-func crash(w *world, n *node) bool {
+func crash(n *node) bool {
 	if !n.m.up {
 		return false
 	}
@@ -726,11 +726,11 @@ func bootRepeated(w *world) bool {
 	w.set(n, "boot", 20*time.Second, func() {
 		n.again["boot"] = by
 		w.after(w.fbetween(time.Millisecond, 300*time.Millisecond), "crash", func() {
-			crash(w, n)
+			crash(n)
 			w.after(w.fbetween(50*time.Millisecond, time.Second), "boot", func() { w.boot(n) })
 		})
 	})
-	return crash(w, n)
+	return crash(n)
 }
 
 // definitionAndRestart: attack A4. The definition's timings or mode become others, and a node's agent connects anew.

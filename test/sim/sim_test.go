@@ -74,8 +74,8 @@ const fullSteps = 250000
 func (s *Stats) missing() []string {
 	var out []string
 	forms := reflect.TypeFor[state.Command]()
-	for i := range forms.NumField() {
-		f := forms.Field(i)
+	for f := range forms.Fields() {
+		f := f
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.Type.Kind() == reflect.Pointer && s.Commands[name] == 0 {
 			out = append(out, "command "+name)
 		}
