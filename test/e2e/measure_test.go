@@ -22,6 +22,8 @@ import (
 
 // The TestMeasure tests print figures; docs/measurements.md keeps some. They assert that the cluster behaves, never how fast.
 
+var dumpAbove = flag.Duration("dump-above", 0, "TestMeasure: show the logs of each run whose outage was longer")
+
 var saturate = flag.Duration("saturate", 10*time.Minute, "TestMeasureSaturation: how long")
 
 func measuring(t *testing.T) {
@@ -67,7 +69,7 @@ func (s series) print(t *testing.T, what string) {
 // failover breaks the victim, waits until the client is answered by another node, and takes the run's times.
 func (w *world) failover(victim string, break_ func()) run {
 	w.t.Helper()
-	since, elected := w.lastEvent(), w.phase("elect")
+	since, elected := w.lastEvent(), w.phase("elect", victim)
 	break_()
 	next := w.elsewhere(victim)
 	w.answersFrom(next)
@@ -87,14 +89,14 @@ func (w *world) failover(victim string, break_ func()) run {
 		return e.Time.Sub(o.Begin)
 	}
 	return run{outage: o.Length, lost: at("node_lost", victim), dead: at("node_dead", victim), acquire: at("rg_move_acquire", ""),
-		complete: at("rg_move_complete", ""), elect: w.phase("elect") - elected}
+		complete: at("rg_move_complete", ""), elect: w.phase("elect", victim) - elected}
 }
 
-// phase is the time that all nodes together have spent in a phase so far, from their metrics.
-func (w *world) phase(name string) time.Duration {
+// phase is the time that all nodes but one have spent in a phase so far, from their metrics.
+func (w *world) phase(name, not string) time.Duration {
 	var sum float64
 	for i, n := range w.nodes {
-		if !slices.Contains(w.up(), n) {
+		if n == not {
 			continue
 		}
 		script := fmt.Sprintf(`exec 3<>/dev/tcp/10.77.1.%d/6193 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3`, i+1)
@@ -125,6 +127,12 @@ func measureFailover(t *testing.T, s setup, n int, break_, mend func(w *world, v
 		}
 		w.place(victim)
 		r := w.failover(victim, func() { break_(w, victim) })
+		t.Logf("run %2d, victim led %v: outage %.3f s = detected %.3f (elect %.3f) + proven %.3f + decided %.3f + answered %.3f", i+1, i%2 == 0,
+			r.outage.Seconds(), r.lost.Seconds(), r.elect.Seconds(), (r.dead - r.lost).Seconds(), (r.acquire - r.dead).Seconds(), (r.outage - r.acquire).Seconds())
+		if slow := *dumpAbove; slow > 0 && r.outage > slow {
+			w.dump()
+			w.dumps = 0
+		}
 		if i%2 == 0 {
 			leaders = append(leaders, r)
 		} else {
