@@ -62,26 +62,19 @@ func (x *notices) serve(peer string, wake <-chan struct{}) {
 }
 
 const (
+	noticeAttempts = 6
 	noticePause    = 2 * time.Millisecond // doubles
-	noticePauseMax = 32 * time.Millisecond
-	// A follower that has just booted, or whose disk is slow, gets the entry late: it is told for so long.
-	noticePatience = time.Second
-	// A follower that has not answered this leader may do so in a moment, when the leader is new.
-	noticeUnheard = 150 * time.Millisecond
 )
 
 // tell sends the newest index, again if the follower does not have that entry yet.
 func (x *notices) tell(ctx context.Context, peer string) {
 	n := x.lead.node
 	wait := noticePause
-	for began := n.now(); n.now().Sub(began) < noticePatience; wait = min(2*wait, noticePauseMax) {
+	for range noticeAttempts {
 		// A peer that is away would hold the sender for a dial's timeout each time.
 		seen := n.trans.follower(peer).Contact
 		if seen == 0 || n.now().Sub(seen) > n.cfg.Params.RaftHeartbeat {
-			if n.now().Sub(began) > noticeUnheard || !pause(ctx, wait) {
-				return
-			}
-			continue
+			return
 		}
 		req := x.message()
 		var resp raft.AppendEntriesResponse
@@ -94,6 +87,7 @@ func (x *notices) tell(ctx context.Context, peer string) {
 		if !pause(ctx, wait) {
 			return
 		}
+		wait *= 2
 	}
 }
 
