@@ -126,6 +126,7 @@ func measureFailover(t *testing.T, s setup, n int, break_, mend func(w *world, v
 			victim = w.other(leader)
 		}
 		w.place(victim)
+		time.Sleep(2 * time.Second) // the node that came back has settled in too
 		r := w.failover(victim, func() { break_(w, victim) })
 		t.Logf("run %2d, victim led %v: outage %.3f s = detected %.3f (elect %.3f) + proven %.3f + decided %.3f + answered %.3f", i+1, i%2 == 0,
 			r.outage.Seconds(), r.lost.Seconds(), r.elect.Seconds(), (r.dead - r.lost).Seconds(), (r.acquire - r.dead).Seconds(), (r.outage - r.acquire).Seconds())
