@@ -50,7 +50,10 @@ func (w *localWorld) acquire(node string) uint64 {
 
 func (w *localWorld) armed() {
 	w.view.Armed, w.view.Arming = true, "x"
-	w.do(state.Command{Armed: &state.Armed{Arming: "x", Fact: lease.Armed{Node: "n1", Incarnation: 1, Class: lease.Independent, Mode: lease.ModeReset,
+	for contains(w.s.Nodes["n1"].OldArmings, w.view.Arming) { // a nonce is drawn once
+		w.view.Arming += "x"
+	}
+	w.do(state.Command{Armed: &state.Armed{Arming: w.view.Arming, Fact: lease.Armed{Node: "n1", Incarnation: 1, Class: lease.Independent, Mode: lease.ModeReset,
 		Watchdog: time.Second, MaxAge: time.Second}}})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
 
 // Restraint: after so many resets within the window a node starts quarantined.
@@ -99,6 +100,7 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 	}
 	w.BootID, w.Life, w.Format, w.Version = c.BootID, c.Life, c.Format, c.Version
 	w.Dead, w.Lost, w.Armed, w.Arming, w.Forced, w.Resetting, w.Fencing = nil, nil, nil, "", false, "", nil
+	w.OldArmings = nil
 	w.NetworksDown, w.Measures = nil, Measures{}
 	w.Services, w.StopMode, w.UpSince, w.AbleSince = ServicesOff, "", 0, 0
 	t.event(EventNodeBoot, c.Node, "", "node %s has booted: incarnation %d%s", c.Node, w.Incarnation, afterReset(c.Reset))
@@ -205,10 +207,34 @@ func (t *tx) armed(c *Armed) {
 		t.refuse("the Armed fact of node %s does not name its arming", c.Fact.Node)
 	case c.Fact.Watchdog <= 0 || c.Fact.MaxAge <= 0 || c.Fact.Residue < 0 || c.Fact.Margin < 0:
 		t.refuse("the Armed fact of node %s holds timings that are not positive", c.Fact.Node)
+	case slices.Contains(n.OldArmings, c.Arming):
+		t.refuse("the Armed fact of node %s is about an arming that is over", c.Fact.Node)
+	case n.Armed != nil && n.Arming == c.Arming && earlier(c.Fact, *n.Armed):
+		t.refuse("the Armed fact of node %s would make a proof earlier within one arming: it is late", c.Fact.Node)
 	default:
 		w, fact := t.node(c.Fact.Node), c.Fact
+		if n.Arming != c.Arming {
+			w.armingOver()
+		}
 		w.Armed, w.Arming, w.Forced = &fact, c.Arming, false
 		t.event(EventNodeArmed, w.Name, "", "the deadman of node %s is armed: class %s, mode %s, watchdog %v", w.Name, fact.Class, fact.Mode, fact.Watchdog)
+	}
+}
+
+// earlier reports whether silence would prove something by the fact that it does not prove by the old one, or sooner.
+func earlier(fact, old lease.Armed) bool {
+	return fact.TimeProves() && (!old.TimeProves() || fact.Expiry() < old.Expiry())
+}
+
+// armingOver remembers the present arming as over: a fact about it that comes late, or twice, must not stand in the way of the
+// newer one by which silence is judged.
+func (w *Node) armingOver() {
+	if w.Arming == "" {
+		return
+	}
+	w.OldArmings = with(w.OldArmings, w.Arming)
+	if extra := len(w.OldArmings) - maxOldArmings; extra > 0 {
+		w.OldArmings = slices.Clone(w.OldArmings[extra:])
 	}
 }
 
@@ -226,6 +252,7 @@ func (t *tx) disarmed(c *Disarmed) {
 			}
 		}
 		w := t.node(c.Node)
+		w.armingOver()
 		w.Armed, w.Arming = nil, ""
 		t.event(EventNodeDisarmed, c.Node, "", "the deadman of node %s is disarmed: the node holds nothing", c.Node)
 	}

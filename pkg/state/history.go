@@ -51,6 +51,7 @@ const (
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64
+	maxOldArmings                   = 32
 	maxSentence                     = 512
 	generationBits                  = 40
 	maxEpoch                 uint64 = 1<<24 - 1

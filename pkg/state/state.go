@@ -94,6 +94,8 @@ type Node struct {
 	// Armed is the newest Armed fact of the current incarnation; nil: it has started nothing (attack A4).
 	Armed  *lease.Armed `json:"armed,omitempty"`
 	Arming string       `json:"arming,omitempty"` // the nonce of that arming
+	// OldArmings are those of this incarnation that are over, newest last, bounded.
+	OldArmings []string `json:"old_armings,omitempty"`
 	// Forced: a forced configuration made it unknown what the incarnation armed and holds. Time and the absence of an Armed
 	// fact prove nothing until it arms or boots again.
 	Forced bool `json:"forced,omitempty"`

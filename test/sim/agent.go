@@ -97,6 +97,7 @@ func (m *machine) startAgent() {
 	if m.agentP.alive || !m.up {
 		return
 	}
+	m.agentP = &proc{name: n.name + " agent"} // of its own: what still comes for its predecessor finds nobody
 	m.agentP.start()
 	a := &agent{w: w, n: n, m: m, p: m.agentP, name: n.name, probing: map[string]bool{}, groups: map[string]*groupState{},
 		reporting: map[string]bool{}}

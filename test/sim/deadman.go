@@ -47,6 +47,7 @@ type deadmanProcess struct {
 	p     *proc
 	k     *keeper.Keeper
 	link  *link // to the newest agent
+	links []*link
 	conn  uint64
 	busy  bool // inside the pet sequence
 	inbox []func()
@@ -99,8 +100,8 @@ func (m *machine) killDeadman(why string) {
 	w := m.w
 	w.note("deadman killed", m.n.name, "%s", why)
 	d.p.kill()
-	if d.link != nil {
-		d.link.hangUp()
+	for _, l := range d.links {
+		l.hangUp()
 	}
 	if m.dog.open && !m.dog.held {
 		m.pet()
@@ -302,6 +303,7 @@ func (a *agent) connect(s deadman.Settings, done func(*link)) {
 		return
 	}
 	l := &link{w: w, a: a, d: d, alive: true, waiting: map[uint32]func(bool, wire.Code){}}
+	d.links = append(d.links, l)
 	l.toDeadman(func() { d.accept(l) })
 	ready := false
 	try := func() {

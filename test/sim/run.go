@@ -222,8 +222,8 @@ func (w *world) repair() {
 		if x.Alive() && x.Services != state.ServicesOn && x.Services != state.ServicesStopping {
 			give(&state.Command{NodeServices: &state.NodeServices{Nodes: []string{name}, Start: state.StartAuto}})
 		}
-		// In mode e a human resets a node that the cluster has declared dead.
-		if m := w.byName[name].m; x.Dead != nil && m.up && m.dead != nil && m.dead.k.State().ModeEvent {
+		// In mode e a human resets a node that the cluster has declared dead, or that must give up its lease.
+		if m := w.byName[name].m; (x.Dead != nil || x.Resetting != "") && m.up && m.dead != nil && m.dead.k.State().ModeEvent {
 			w.byName[name].powerOff("reset by the operator")
 		}
 		// An earlier boot that no proof has ended: the operator switches it off, and says so.

@@ -349,7 +349,7 @@ func (w *world) boot(n *node) {
 		origin: lease.Instant(w.between(time.Second, 100*time.Hour)), rate: rates[w.r.IntN(3)],
 		units: map[string]*unit{}, granted: map[hold]bool{}, residue: lateResidue}
 	m.kernel = &proc{name: n.name + " kernel"}
-	m.agentP = &proc{name: n.name + " agent"}
+	m.agentP = &proc{name: n.name + " agent"} // none yet
 	m.kernel.start()
 	n.m = m
 	n.exec.hangs = false
