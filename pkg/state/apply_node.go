@@ -228,13 +228,13 @@ func earlier(fact, old lease.Armed) bool {
 
 // armingOver remembers the present arming as over: a fact about it that comes late, or twice, must not stand in the way of the
 // newer one by which silence is judged.
-func (w *Node) armingOver() {
-	if w.Arming == "" {
+func (n *Node) armingOver() {
+	if n.Arming == "" {
 		return
 	}
-	w.OldArmings = with(w.OldArmings, w.Arming)
-	if extra := len(w.OldArmings) - maxOldArmings; extra > 0 {
-		w.OldArmings = slices.Clone(w.OldArmings[extra:])
+	n.OldArmings = with(n.OldArmings, n.Arming)
+	if extra := len(n.OldArmings) - maxOldArmings; extra > 0 {
+		n.OldArmings = slices.Clone(n.OldArmings[extra:])
 	}
 }
 
