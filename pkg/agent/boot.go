@@ -88,6 +88,9 @@ func (m *member) hello(from string, req helloRequest) helloReply {
 		r.Replaces = n.Incarnation
 		r.Known = n.Incarnation > 0 && n.BootID == req.BootID && n.Life == req.Life
 	}
+	if !r.Known && m.comesBack(led, view, from, req) {
+		return helloReply{Leader: "?"} // a shot at its predecessor is being called off: it asks again
+	}
 	r.Nonce = newNonce()
 	led.mu.Lock()
 	led.nonces[from] = r.Nonce // an older one is void from now on

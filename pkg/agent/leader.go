@@ -22,7 +22,9 @@ type leadership struct {
 
 	mu     sync.Mutex // over book, and over the making of grants and proofs together (attack A9)
 	book   *lease.Grantor
-	nonces map[string]string // newest boot nonce given to a node
+	nonces map[string]string    // newest boot nonce given to a node
+	shots  map[string]*shot     // under way, by node
+	back   map[string]*comeback // newest hello of a boot that the log did not know then, by node
 
 	// Of the loop alone:
 	since       lease.Instant
@@ -42,6 +44,7 @@ type phaseTime struct{ lost, proven lease.Instant }
 
 func (m *member) newLeadership(l *consensus.Lead) *leadership {
 	led := &leadership{ctx: l.Ctx, term: l.Term, lead: l, book: lease.NewGrantor(l.Term), nonces: map[string]string{},
+		shots: map[string]*shot{}, back: map[string]*comeback{},
 		since: m.clock.Now(), fencing: map[lease.Subject]*fencing{}, noted: map[string]bool{},
 		timing: map[lease.Subject]*phaseTime{}}
 	led.book.SetVoters(votersOf(m.raft.Configuration()))
@@ -93,6 +96,7 @@ func (m *member) leading() *leadership {
 // batch is under way nothing is planned, because it would be planned on a state that is about to change.
 func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant) {
 	m.lookAtSuspects(now)
+	m.tendShots(led, view)
 	if now.Sub(led.voters) > time.Second {
 		led.voters = now
 		m.tendVoters(led, view)

@@ -173,7 +173,11 @@ func (f *fencer) Off(ctx context.Context, d *cluster.FenceDevice, node string, s
 	if err := still(); err != nil {
 		return "", err
 	}
-	if err := f.p.sleep(ctx, r.fenceTime); err != nil {
+	took := r.fenceTime
+	if r.fenceBy != nil {
+		took = r.fenceBy(f.p.m.name)
+	}
+	if err := f.p.sleep(ctx, took); err != nil {
 		return "", err
 	}
 	if r.fenceBroken.Load() || f.p.ended.Load() {
