@@ -123,6 +123,8 @@ func (l *labWatchdog) operate(conn net.Conn, b [watchdog.LabFrame]byte) {
 	case watchdog.LabGetTimeout:
 		binary.BigEndian.PutUint32(b[4:], uint32(l.timeout/time.Millisecond))
 		_, _ = conn.Write(b[:])
+	case watchdog.LabBootStatus:
+		_, _ = conn.Write([]byte{watchdog.LabBootStatus, 0, 0, 0, 0, 0, 0, 0})
 	case watchdog.LabPet:
 		l.ping()
 	case watchdog.LabReset:

@@ -76,7 +76,7 @@ func serve(o options, warnings []wire.Warning) error {
 	}
 	warnings = append(warnings, rehearse()...)
 	d.k = keeper.New(keeper.Options{
-		Class: facts.Class, TakenOver: a.takenOver, Watchdog: inForce, Held: a.held, NoWayOut: facts.NoWayOut,
+		Class: facts.Class, TakenOver: a.takenOver, Watchdog: inForce, Held: a.held, NoWayOut: facts.NoWayOut, Fired: facts.Fired,
 		Pid: os.Getpid(), Warnings: warnings,
 	}, now())
 	announce(facts, d.k.State())

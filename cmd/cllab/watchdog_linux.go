@@ -25,6 +25,7 @@ import (
 //	'P'              pet
 //	'V'              the magic character: closing next stops the timer
 //	'K'              reset the node now
+//	'S'              why the node has booted; the answer is 'S' with 1 if this timer had expired, else 0
 //	last close       after 'V': stops the timer. Otherwise: pets once more, and the timer runs on.
 //
 // A frame has eight bytes: the operation, three zero bytes, and a big-endian number of milliseconds.
@@ -45,6 +46,8 @@ type watchdog struct {
 	timer    *time.Timer
 	due      time.Time // when the running timer expires; zero: not running
 	fired    int
+	hit      bool // this timer's expiry ended the last boot, as a card's boot status tells
+	tells    bool // what hit was when this boot began
 }
 
 func newWatchdog(n *node) *watchdog { return &watchdog{node: n, timeout: watchdogDefault} }
@@ -64,6 +67,7 @@ func (w *watchdog) listen(dir string) error {
 	w.reset()
 	w.mu.Lock()
 	w.listener = l
+	w.tells, w.hit = w.hit, false
 	boot := w.boot
 	w.mu.Unlock()
 	go func() {
@@ -137,6 +141,7 @@ func (w *watchdog) expire(boot int, due time.Time) {
 		return
 	}
 	w.fired++
+	w.hit = true
 	timeout := w.timeout
 	w.stopLocked()
 	w.mu.Unlock()
@@ -189,7 +194,7 @@ func (w *watchdog) do(conn *net.UnixConn, boot int, f [8]byte) (magic bool, err 
 		w.mu.Unlock()
 		return false, errors.New("the node has gone down")
 	}
-	timeout := w.timeout
+	timeout, tells := w.timeout, w.tells
 	switch op := f[0]; op {
 	case 'T':
 		wanted := time.Duration(binary.BigEndian.Uint32(f[4:])) * time.Millisecond
@@ -198,7 +203,7 @@ func (w *watchdog) do(conn *net.UnixConn, boot int, f [8]byte) (magic bool, err 
 		w.pingLocked()
 	case 'P':
 		w.pingLocked()
-	case 'G', 'V':
+	case 'G', 'V', 'S':
 	case 'K':
 		w.mu.Unlock()
 		// Elsewhere, since it waits for the node's end, and with it for this connection's.
@@ -209,8 +214,15 @@ func (w *watchdog) do(conn *net.UnixConn, boot int, f [8]byte) (magic bool, err 
 		return false, fmt.Errorf("frame % x: operation is not known", f)
 	}
 	w.mu.Unlock()
-	if f[0] == 'T' || f[0] == 'G' {
+	switch f[0] {
+	case 'T', 'G':
 		_, err = conn.Write(frame(f[0], timeout))
+	case 'S':
+		answer := time.Duration(0)
+		if tells {
+			answer = time.Millisecond
+		}
+		_, err = conn.Write(frame('S', answer))
 	}
 	return f[0] == 'V', err
 }

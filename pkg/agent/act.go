@@ -210,14 +210,15 @@ func (m *member) announce(view *state.State, now lease.Instant) {
 func (m *member) beginIntroduction() {
 	n := &m.loop.node
 	now := m.clock.Now()
-	if n.introducing || now < n.retryAt {
+	if n.introducing || now < n.retryAt || n.dm == nil && now.Sub(n.started) < deadmanPatience {
 		return
 	}
 	n.introducing = true
+	former := m.formerEnd()
 	m.work.Go(func() {
 		ctx, cancel := context.WithTimeout(m.loop.ctx, time.Minute)
 		defer cancel()
-		m.post(introduced{m.introduce(ctx, m.stopEverything)})
+		m.post(introduced{m.introduce(ctx, former, m.stopEverything)})
 	})
 }
 
@@ -274,8 +275,12 @@ func (m *member) resetNode(reason string) {
 	}
 	n.resetAt = now
 	m.log.Error("this node resets", "reason", reason)
-	dm := n.dm
+	dm, resets := n.dm, n.dm.Info().Mode == lease.ModeReset
+	n.note = reason
 	m.work.Go(func() {
+		if resets { // in mode e the deadman only raises its event
+			m.noteReset(reason)
+		}
 		if err := dm.Reset(); err != nil {
 			m.log.Error("the deadman did not take the reset", "error", err)
 		}

@@ -54,6 +54,7 @@ type bootRequest struct {
 	Replaces   uint64 `json:"replaces"`
 	AllStopped bool   `json:"all_stopped"`
 	Version    string `json:"version"`
+	formerEnd
 }
 
 type bootReply struct {
@@ -121,7 +122,7 @@ func (m *member) boot(ctx context.Context, from string, req bootRequest) bootRep
 	// A boot message is as good a sign of life as a lease request: the new incarnation must not inherit the old one's silence.
 	m.heard(from, detector.PathLease)
 	r, err := m.commit(ctx, &state.Command{Term: led.term, By: from, NodeBoot: &state.NodeBoot{Node: from, BootID: req.BootID, Life: req.Life,
-		Replaces: req.Replaces, AllStopped: req.AllStopped, Format: state.Format, Version: req.Version}})
+		Replaces: req.Replaces, AllStopped: req.AllStopped, Reset: countedReset(m.view().Node(from), req), Format: state.Format, Version: req.Version}})
 	switch {
 	case err != nil:
 		return bootReply{Leader: "?"}
@@ -133,7 +134,7 @@ func (m *member) boot(ctx context.Context, from string, req bootRequest) bootRep
 
 // introduce makes the log know this boot. It runs as work of its own and reports to the loop; it is repeated until it
 // succeeds. stopAll stops what the definition could give this node and says whether all of it was seen stopped.
-func (m *member) introduce(ctx context.Context, stopAll func(context.Context, *cluster.Definition, map[string]uint64) bool) error {
+func (m *member) introduce(ctx context.Context, former formerEnd, stopAll func(context.Context, *cluster.Definition, map[string]uint64) bool) error {
 	hello := helloRequest{BootID: m.bootID, Life: m.life.Load().(string)}
 	var h helloReply
 	node, err := m.callLeader(ctx, rpcHello, hello, &h, func() any { return m.hello(m.name, hello) })
@@ -151,6 +152,7 @@ func (m *member) introduce(ctx context.Context, stopAll func(context.Context, *c
 	}
 	stopped := stopAll(ctx, h.Definition, h.Generations)
 	req := bootRequest{Nonce: h.Nonce, BootID: hello.BootID, Life: hello.Life, Replaces: h.Replaces, AllStopped: stopped, Version: m.opt.Version}
+	req.formerEnd = former
 	var b bootReply
 	if _, err := m.callNode(ctx, node, rpcBoot, req, &b, func() any { return m.boot(ctx, m.name, req) }); err != nil {
 		return err

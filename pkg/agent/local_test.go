@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -531,5 +532,82 @@ func TestWriteFile(t *testing.T) {
 	}
 	if err := writeFile(filepath.Join(dir, "none", "f"), nil, 0o600); err == nil {
 		t.Error("written into a directory that does not exist")
+	}
+}
+
+// What counts as a reset of the boot before, and what does not.
+func TestCountedReset(t *testing.T) {
+	note := func(boot string) formerEnd {
+		return formerEnd{Note: &resetNote{BootID: boot, Why: "the lease ran out"}}
+	}
+	old := func() *state.Node { return &state.Node{Name: "n", Incarnation: 4, BootID: "b4"} }
+	fenced, timed := old(), old()
+	fenced.Dead, timed.Dead = &state.Death{Kind: state.ProofFenced}, &state.Death{Kind: state.ProofTime}
+	for _, c := range []struct {
+		what string
+		n    *state.Node
+		end  formerEnd
+		boot string
+		want string
+	}{
+		{"nothing is known", old(), formerEnd{}, "b5", ""},
+		{"a note of the boot before", old(), note("b4"), "b5", "the lease ran out"},
+		{"the same after its death was proven by time", timed, note("b4"), "b5", "the lease ran out"},
+		{"a note of an older boot", old(), note("b3"), "b5", ""},
+		{"a note of an older boot, and the device has fired", old(), formerEnd{Note: note("b3").Note, Fired: true}, "b5", "its watchdog device says that it has fired"},
+		{"the device has fired", old(), formerEnd{Fired: true}, "b5", "its watchdog device says that it has fired"},
+		{"it was fenced", fenced, formerEnd{Note: note("b4").Note, Fired: true}, "b5", ""},
+		{"a new life of the same boot", old(), formerEnd{Fired: true}, "b4", ""},
+		{"the first boot", &state.Node{Name: "n"}, formerEnd{Fired: true}, "b1", ""},
+		{"a node that the log does not know", nil, formerEnd{Fired: true}, "b1", ""},
+	} {
+		if got := countedReset(c.n, bootRequest{BootID: c.boot, formerEnd: c.end}); got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+	var back bootRequest
+	b, err := json.Marshal(bootRequest{BootID: "b5", formerEnd: formerEnd{Note: note("b4").Note, Fired: true}})
+	if err == nil {
+		err = json.Unmarshal(b, &back)
+	}
+	if err != nil || !back.Fired || back.Note == nil || *back.Note != *note("b4").Note {
+		t.Errorf("over the wire: %s, %+v, %v", b, back, err)
+	}
+}
+
+// The note about a reset is kept over a boot, and one that cannot be read is no note.
+func TestResetNote(t *testing.T) {
+	dir := t.TempDir()
+	open := func(boot string) *member {
+		m := &member{log: testLog(), opt: &Options{Node: &config.Node{StateDir: dir}}, bootID: boot}
+		m.loadResetNote()
+		return m
+	}
+	if m := open("b1"); m.former != (resetNote{}) || m.loop.node.note != "" {
+		t.Errorf("without a note: %+v", m.former)
+	}
+	if err := open("b1").writeResetNote("the lease ran out"); err != nil {
+		t.Fatal(err)
+	}
+	if m := open("b1"); m.former != (resetNote{}) || m.loop.node.note != "the lease ran out" {
+		t.Errorf("in the same boot: %+v, %q", m.former, m.loop.node.note)
+	}
+	if m := open("b2"); m.former != (resetNote{"b1", "the lease ran out"}) || m.loop.node.note != "" || !m.loop.node.oldNote {
+		t.Errorf("in the next boot: %+v", m.former)
+	}
+	m := open("b2")
+	for range 2 {
+		if err := m.writeResetNote(""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := open("b3"); m.former != (resetNote{}) {
+		t.Errorf("after it was taken away: %+v", m.former)
+	}
+	if err := os.WriteFile(m.resetNoteFile(), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if m := open("b3"); m.former != (resetNote{}) || m.loop.node.note != "" {
+		t.Errorf("a damaged note: %+v", m.former)
 	}
 }

@@ -168,6 +168,8 @@ func (m *member) handle(e any) {
 		m.gotAppEvent(e)
 	case probed:
 		delete(m.loop.node.probing, e.node)
+	case resetNoted:
+		m.gotResetNoted(e)
 	case reported:
 		delete(m.loop.node.reporting, e.key)
 	}

@@ -59,6 +59,8 @@ type member struct {
 	raft       *consensus.Node
 	links      *peer.Peer
 	tombstones *executor.Tombstones
+	former     resetNote  // of an older boot, as found at the start
+	noteMu     sync.Mutex // over the note about a reset of this boot
 	history    *historyLog
 
 	mail        *mailbox
@@ -103,6 +105,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 		return nil, err
 	}
 	m.loadFriends()
+	m.loadResetNote()
 	var err error
 	if m.tombstones, err = executor.OpenTombstones(filepath.Join(m.opt.Node.StateDir, "tombstones")); err != nil {
 		return nil, err
@@ -381,7 +384,12 @@ func writeFile(path string, b []byte, mode os.FileMode) error {
 		_ = os.Remove(f.Name())
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the directory's entries durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

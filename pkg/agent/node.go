@@ -52,6 +52,9 @@ type ownState struct {
 	toldDead      uint64
 	gossipProfile string
 	resetAt       lease.Instant // when the deadman was last asked for a reset
+	note          string        // of a reset that may come, as it lies on the disk; empty: none
+	noting        bool          // it is being written or removed
+	oldNote       bool          // the note of an older boot still lies there
 	announceAt    []lease.Instant
 	downNets      map[string]bool
 	version       uint64 // of what only this node knows; raised when it changes

@@ -20,6 +20,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 		m.followDeadman()
 		m.tendDeadman(view, now)
 	}
+	m.tendResetNote(now)
 	if inc := m.incarnation(view); inc != 0 {
 		n.incarnation = inc
 	} else if (n.incarnation == 0 || n.unknown) && !n.working() {

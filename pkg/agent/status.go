@@ -117,7 +117,7 @@ func (m *member) nodeStatus(view *state.State, def *cluster.Node, id int, loc *l
 	leader, _ := m.raft.Leader()
 	out.Leader = nodeOfServer(leader) == def.Name
 	if n != nil {
-		out.Incarnation, out.Version = n.Incarnation, n.Version
+		out.Incarnation, out.Version, out.Resets = n.Incarnation, n.Version, len(n.Resets)
 		out.State, out.RawState, out.Reason = nodeState(view, n)
 		if n.Armed != nil {
 			out.Lease = &api.Lease{Armed: n.Alive(), Class: string(n.Armed.Class), Mode: string(n.Armed.Mode)}

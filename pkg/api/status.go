@@ -169,6 +169,7 @@ type Node struct {
 	Lease       *Lease        `json:"lease,omitempty"`  // nil: not known here
 	Reason      string        `json:"reason,omitempty"` // the last sentence about the node
 	Since       *time.Time    `json:"since,omitempty"`  // of the state
+	Resets      int           `json:"resets,omitempty"` // of its own deadman or watchdog, as counted for the quarantine
 	// Values are what dynamic node priority saw last: mem (MiB free), cpu (% idle), disk (% busy), script.
 	Values map[string]float64 `json:"values,omitempty"`
 }

@@ -43,6 +43,8 @@ var liveAttributes = map[string][]liveAttribute{
 		{"VOTER", "whether the node votes", ofNode(func(n *api.Node) string { return strconv.FormatBool(n.Voter) })},
 		{"LEADER", "whether the node leads", ofNode(func(n *api.Node) string { return strconv.FormatBool(n.Leader) })},
 		{"INCARNATION", "the number of the node's boot", ofNode(func(n *api.Node) string { return strconv.FormatUint(n.Incarnation, 10) })},
+		{"RESETS", "boots after a reset by its deadman, as counted for the quarantine",
+			ofNode(func(n *api.Node) string { return strconv.Itoa(n.Resets) })},
 		{"VERSION", "of the node's daemon", ofNode(func(n *api.Node) string { return n.Version })},
 		{"LEASE_AGE", "seconds since the request behind its newest grant", ofLease(func(l *api.Lease) string { return optional(l.AgeSeconds) })},
 		{"LEASE_MARGIN", "seconds until it would release its groups", ofLease(func(l *api.Lease) string { return optional(l.MarginSeconds) })},

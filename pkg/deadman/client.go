@@ -41,6 +41,7 @@ type Info struct {
 	Held      bool          // somebody else holds the device's descriptor too
 	TakenOver bool          // the device came from a deadman that died: armed until Disarm, whatever runs here
 	NoWayOut  bool          // the device cannot be stopped
+	Fired     bool          // the device says that it ended the machine before this boot
 }
 
 // A Request is to be carried to the leader at once. At is t_req, on this machine's boot-time clock.
@@ -170,6 +171,7 @@ func (c *Client) Info() Info {
 	i := Info{
 		Class: lease.Process, Watchdog: s.Watchdog, Mode: lease.ModeReset, Armed: s.Armed, Pid: int(s.Pid), Started: s.Started,
 		ArmedAt: s.ArmedAt, Device: s.Watchdog, Held: s.Held, TakenOver: s.TakenOver, NoWayOut: s.NoWayOut,
+		Fired: s.Fired,
 	}
 	if s.ModeEvent {
 		i.Mode = lease.ModeEvent

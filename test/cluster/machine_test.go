@@ -92,7 +92,7 @@ func (m *machine) boot() {
 	m.boots++
 	m.bootID = fmt.Sprintf("%s-boot-%d", m.name, m.boots)
 	m.clock = driftClock{zero: time.Now(), base: lease.Instant(m.r.random(int(time.Hour))) + 1, rate: 1 + float64(m.r.random(800)-400)/1e6}
-	dead := deadmantest.Start(deadmantest.Options{Clock: m.clock, Watchdog: m.r.params.Watchdog, Class: m.r.class,
+	dead := deadmantest.Start(deadmantest.Options{Clock: m.clock, Watchdog: m.r.params.Watchdog, Class: m.r.class, Fired: m.why == deadmantest.Fired,
 		Kill: func(why string) { m.end(why) }})
 	m.dead = dead
 	m.mu.Unlock()

@@ -54,7 +54,7 @@ type rig struct {
 	naive       func(p *process) agent.Deadman // instead of the deadman of a machine
 	fenceTime   time.Duration
 	fenceBy     func(shooter string) time.Duration // instead of fenceTime
-	fenceAnswer time.Duration // from the shot to the device's answer
+	fenceAnswer time.Duration                      // from the shot to the device's answer
 	fenceBroken atomic.Bool
 	shots       atomic.Int32
 	announced   atomic.Int32
@@ -536,6 +536,7 @@ func (r *rig) recover(limit time.Duration) {
 	r.await(limit, "the cluster serves everything again after the end of all faults", func() bool {
 		r.tend()
 		r.startStopped()
+		r.clearQuarantined()
 		return r.allUp() && r.settled()
 	})
 }
@@ -548,6 +549,18 @@ func (r *rig) startStopped() {
 	for _, n := range r.status().Nodes {
 		if n.State == api.NodeOffline && n.Incarnation > 0 {
 			_, _ = r.try(api.Request{Op: api.OpStart, Nodes: []string{n.Name}})
+		}
+	}
+}
+
+// clearQuarantined does what an operator does with a node that was reset too often, by design.
+func (r *rig) clearQuarantined() {
+	if r.leader() == "" {
+		return
+	}
+	for _, n := range r.status().Nodes {
+		if n.State == api.NodeQuarantined {
+			_, _ = r.try(api.Request{Op: api.OpClear, Node: n.Name})
 		}
 	}
 }

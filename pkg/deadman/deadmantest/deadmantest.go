@@ -36,6 +36,7 @@ type Options struct {
 	Watchdog time.Duration // the timeout in force at the beginning; 0 is 5 s
 	Class    lease.Class   // empty is independent
 	Lonely   bool          // nobody else holds the descriptor
+	Fired    bool          // the device says that it ended the machine before this boot
 	// Kill is called once, when the node dies: by its deadman's reset, or by the watchdog.
 	Kill func(why string)
 }
@@ -111,6 +112,9 @@ type agentConn struct {
 	out  chan wire.Message
 }
 
+// Fired is what Options.Kill is told when the watchdog itself has ended the node.
+const Fired = "the watchdog fired"
+
 // Start runs a deadman that has opened its watchdog.
 func Start(o Options) *Deadman {
 	if o.Watchdog == 0 {
@@ -120,7 +124,7 @@ func Start(o Options) *Deadman {
 		o.Class = lease.Independent
 	}
 	w := &Watchdog{kill: o.Kill, timeout: o.Watchdog}
-	w.timer = time.AfterFunc(o.Watchdog, func() { w.fire("the watchdog fired") })
+	w.timer = time.AfterFunc(o.Watchdog, func() { w.fire(Fired) })
 	return run(o, w, false)
 }
 
@@ -133,7 +137,7 @@ func (d *Deadman) Replace() *Deadman {
 func run(o Options, w *Watchdog, takenOver bool) *Deadman {
 	d := &Deadman{o: o, dog: w, wake: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.k = keeper.New(keeper.Options{Class: o.Class, TakenOver: takenOver, Watchdog: w.timeoutInForce(), Held: !o.Lonely, Pid: 1}, d.reading())
+	d.k = keeper.New(keeper.Options{Class: o.Class, TakenOver: takenOver, Watchdog: w.timeoutInForce(), Held: !o.Lonely, Fired: o.Fired && !takenOver, Pid: 1}, d.reading())
 	d.wg.Go(d.loop)
 	return d
 }

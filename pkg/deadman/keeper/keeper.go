@@ -53,6 +53,7 @@ type Options struct {
 	Watchdog  time.Duration // the device's timeout in force
 	Held      bool          // somebody else holds the device's descriptor too
 	NoWayOut  bool          // the device cannot be stopped
+	Fired     bool          // the device says that it ended the machine before this boot
 	Pid       int
 	Warnings  []wire.Warning // those over wire.MaxWarnings are dropped
 }
@@ -413,6 +414,7 @@ func (k *Keeper) State() wire.State {
 	s := wire.State{
 		Independent: k.o.Class == lease.Independent, ModeEvent: k.set.ModeEvent, Armed: k.armed, Held: k.o.Held,
 		TakenOver: k.o.TakenOver, NoWayOut: k.o.NoWayOut, Pid: uint32(k.o.Pid), Watchdog: k.watchdog, Started: k.started, ArmedAt: k.armedAt,
+		Fired: k.o.Fired,
 	}
 	copy(s.Warnings[:], k.o.Warnings)
 	return s

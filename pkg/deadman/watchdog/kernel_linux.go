@@ -28,6 +28,7 @@ type kernelDevice struct {
 const (
 	flagSetTimeout = 0x0080
 	flagMagicClose = 0x0100
+	statusReset    = 0x0020 // WDIOF_CARDRESET in the boot status: the last reboot was the watchdog's
 )
 
 // watchdogInfo is the kernel's struct watchdog_info.
@@ -55,16 +56,31 @@ func openKernel(path string) (Device, error) {
 		}
 		return nil, fmt.Errorf("open the watchdog %s: %w", path, err)
 	}
-	d, err := adoptKernel(path, fd)
+	d, err := newKernel(path, fd)
 	if err != nil {
 		_, _ = unix.Write(fd, []byte("V"))
 		unix.Close(fd)
 		return nil, err
 	}
+	d.facts.Fired = firedBefore(fd)
 	return d, nil
 }
 
+// firedBefore asks the device why the machine has booted. Many drivers do not know, and answer 0 or an error: no.
+func firedBefore(fd int) bool {
+	var status int32
+	return ioctl(fd, unix.WDIOC_GETBOOTSTATUS, unsafe.Pointer(&status)) == nil && status&statusReset != 0
+}
+
 func adoptKernel(path string, fd int) (Device, error) {
+	d, err := newKernel(path, fd)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func newKernel(path string, fd int) (*kernelDevice, error) {
 	var info watchdogInfo
 	if err := ioctl(fd, unix.WDIOC_GETSUPPORT, unsafe.Pointer(&info)); err != nil {
 		return nil, fmt.Errorf("ask the watchdog %s what it can do: %w", path, err)

@@ -18,6 +18,7 @@ const (
 	LabPet        = 'P'
 	LabMagicClose = 'V' // if it is the last operation, closing stops the timer
 	LabReset      = 'K'
+	LabBootStatus = 'S' // answered by the same: 1 if the last boot was ended by the watchdog's own firing, else 0
 )
 
 // LabFrame is the length of a frame of the lab's protocol.
@@ -31,6 +32,7 @@ const labAnswer = 2 * time.Second
 type labDevice struct {
 	fd   int
 	path string
+	hit  bool // it fired before this boot
 	buf  [LabFrame]byte
 	in   [LabFrame]byte
 	poll [1]unix.PollFd
@@ -51,10 +53,29 @@ func openLab(path string) (Device, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("connect to the lab's watchdog %s: %w", path, err)
 	}
-	return adoptLab(path, fd)
+	d, err := newLab(path, fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	status, err := d.ask(LabBootStatus, 0)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("ask the lab's watchdog %s for its boot status: %w", path, err)
+	}
+	d.hit = status != 0
+	return d, nil
 }
 
 func adoptLab(path string, fd int) (Device, error) {
+	d, err := newLab(path, fd)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func newLab(path string, fd int) (*labDevice, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("prepare the lab's watchdog %s: %w", path, err)
 	}
@@ -62,7 +83,7 @@ func adoptLab(path string, fd int) (Device, error) {
 }
 
 func (d *labDevice) Facts() Facts {
-	return Facts{Name: "lab " + d.path, Class: lease.Independent, Watches: true}
+	return Facts{Name: "lab " + d.path, Class: lease.Independent, Watches: true, Fired: d.hit}
 }
 
 func (d *labDevice) Descriptor() int { return d.fd }

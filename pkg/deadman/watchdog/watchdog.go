@@ -41,6 +41,7 @@ type Facts struct {
 	Class    lease.Class
 	NoWayOut bool // cannot be stopped once open
 	Watches  bool // closing the last descriptor pets it; an owner's death must not close it
+	Fired    bool // the device says that it ended the machine before this boot; false also where it does not tell, or was taken over
 	Warnings []wire.Warning
 }
 

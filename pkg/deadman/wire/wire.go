@@ -172,6 +172,7 @@ type State struct {
 	Started     lease.Instant // when the process began
 	ArmedAt     lease.Instant // when the present arming began, 0 if disarmed
 	Warnings    [MaxWarnings]Warning
+	Fired       bool // the device says that it ended the machine before this boot
 }
 
 // Figures are what a Status carries.
@@ -335,6 +336,7 @@ func (c *cursor) putState(s *State) {
 		c.put8(uint8(w.Trouble))
 		c.put16(w.Errno)
 	}
+	c.putBool(s.Fired) // last: a peer that does not know it yet reads the padding, which says no
 }
 
 func (c *cursor) putFigures(f *Figures) {
@@ -412,6 +414,7 @@ func (c *cursor) state(s *State) {
 		s.Warnings[i] = Warning{Trouble: Trouble(c.u8()), Errno: c.u16()}
 		c.bad = c.bad || s.Warnings[i].Trouble > lastTrouble
 	}
+	s.Fired = c.bool()
 }
 
 func (c *cursor) figures(f *Figures) {

@@ -33,7 +33,8 @@ func anyMessage(t *rapid.T) Message {
 	case Info:
 		m.State = State{Independent: rapid.Bool().Draw(t, "i"), ModeEvent: rapid.Bool().Draw(t, "e"), Armed: rapid.Bool().Draw(t, "armed"),
 			Held: rapid.Bool().Draw(t, "held"), TakenOver: rapid.Bool().Draw(t, "taken"), NoWayOut: rapid.Bool().Draw(t, "no"), Pid: rapid.Uint32().Draw(t, "pid"),
-			Watchdog: duration.Draw(t, "w"), Started: instant.Draw(t, "since"), ArmedAt: instant.Draw(t, "at")}
+			Watchdog: duration.Draw(t, "w"), Started: instant.Draw(t, "since"), ArmedAt: instant.Draw(t, "at"),
+			Fired: rapid.Bool().Draw(t, "fired")}
 		for i := range m.State.Warnings {
 			m.State.Warnings[i] = Warning{Trouble(rapid.IntRange(0, int(lastTrouble)).Draw(t, "trouble")), rapid.Uint16().Draw(t, "errno")}
 		}
