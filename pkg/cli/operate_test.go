@@ -279,6 +279,38 @@ func TestTheClustersOwnConditions(t *testing.T) {
 	}
 }
 
+// The waiting line and the list of what is missing say each thing once, whoever has named it and however often.
+func TestWhatIsMissingIsSaidOnce(t *testing.T) {
+	l := newLab(t)
+	placed := "the operator has placed it on node2"
+	l.backend.OnDo = func(api.Caller, api.Request) (api.Reply, error) {
+		l.backend.Change(func(st *api.Status) {
+			st.Cluster.AppliedIndex, st.Cluster.State = 11, api.ClusterUnstable
+			setInstance(st, "rg1", "node1", api.GroupReleasing, "stopping app1")
+			setInstance(st, "rg1", "node2", api.GroupOffline, placed+"; "+placed)
+		})
+		return api.Reply{Index: 11, Waits: []api.Wait{{Group: "rg1", Node: "node2", State: api.GroupOnline}}}, nil
+	}
+	got := l.run("move", "rg", "rg1", "NODE=node2", "TIMEOUT=0.3")
+	line := "rg1 is OFFLINE on node2 (" + placed + "), wanted ONLINE; it is RELEASING on node1 (stopping app1)"
+	if got.status != ExitFailed || strings.Count(got.errors, placed) != 2 || // on the way, and at the end
+		!strings.Contains(got.errors, "waiting for "+line+"\n") || !strings.HasSuffix(got.errors, "missing:\nERROR:   "+line+"\n") {
+		t.Errorf("status %d, %q", got.status, got.errors)
+	}
+	for _, c := range []struct{ in, want []string }{
+		{nil, nil},
+		{[]string{"a", "b"}, []string{"a", "b"}},
+		{[]string{"a", "b", "a"}, []string{"a", "b"}},
+		{[]string{"a", "a; more"}, []string{"a; more"}},
+		{[]string{"a; more", "a"}, []string{"a; more"}},
+		{[]string{"a", "ab"}, []string{"a", "ab"}},
+	} {
+		if out := saidOnce(c.in); !reflect.DeepEqual(out, c.want) {
+			t.Errorf("%q: %q, want %q", c.in, out, c.want)
+		}
+	}
+}
+
 // TestGoals puts each operation before a cluster where it is not done, and where it is.
 func TestGoals(t *testing.T) {
 	offline := func(st *api.Status) { setInstance(st, "rg1", "node1", api.GroupOffline, "") }

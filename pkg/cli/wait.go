@@ -227,7 +227,7 @@ func (w *waiting) look(st *api.Status, now time.Time) {
 		w.lacks = []string{fmt.Sprintf("this node has applied index %d of %d", st.Cluster.AppliedIndex, w.reply.Index)}
 		return
 	}
-	w.lacks = append(w.goal.missing(st), unmetWaits(st, w.reply.Waits)...)
+	w.lacks = saidOnce(append(w.goal.missing(st), unmetWaits(st, w.reply.Waits)...))
 	if len(w.lacks) == 0 {
 		w.hold(now)
 		return
@@ -371,11 +371,28 @@ func whyOffline(g *api.Group) string {
 	return g.Sentence
 }
 
+// inBrackets is what follows a statement as its reason. A reason is made of what was decided and what came before, which may be
+// one and the same.
 func inBrackets(s string) string {
 	if s == "" {
 		return ""
 	}
-	return " (" + s + ")"
+	return " (" + strings.Join(saidOnce(strings.Split(s, "; ")), "; ") + ")"
+}
+
+// saidOnce leaves out what another of the sentences says already, word by word or with more behind it.
+func saidOnce(list []string) []string {
+	var out []string
+	for i, s := range list {
+		said := false
+		for k, other := range list {
+			said = said || k != i && (other == s && k < i || strings.HasPrefix(other, s+"; "))
+		}
+		if !said {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // staleness says how old a node's knowledge is.

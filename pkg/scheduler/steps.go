@@ -264,7 +264,7 @@ func (m *model) giveUps() {
 		if g.def.Fallover == cluster.FalloverBringOffline {
 			network = false
 		}
-		if g.st.Freed != "" {
+		if g.st.Freed != "" && g.st.Freed != why {
 			why = g.st.Freed + "; " + why
 		}
 		m.res.Decisions = append(m.res.Decisions, Decision{Op: OpGiveUp, Group: g.def.Name, Node: last, Generation: m.v.Based(g.def.Name, last),
