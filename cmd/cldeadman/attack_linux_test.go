@@ -121,7 +121,7 @@ func TestA2SuccessorTakesOver(t *testing.T) {
 	if last := n.dog.lastPet(); last > dead.Add(lateness) {
 		t.Errorf("the successor petted %v after its predecessor's death, before any grant", last.Sub(dead))
 	}
-	if err := c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now()); err != nil {
+	if err := c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now(), 0); err != nil {
 		t.Fatal(err)
 	}
 	l := newLeader(c)
@@ -250,7 +250,7 @@ func TestA3GrantCarriedLate(t *testing.T) {
 	r := newestRequest(c)
 	_, pets := n.dog.count()
 	until(r.At.Add(timings(t).MaxAge + 20*time.Millisecond))
-	err := c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now())
+	err := c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now(), 0)
 	var answer *deadman.AnswerError
 	if !errors.As(err, &answer) || answer.Code != wire.TooOld {
 		t.Errorf("a grant over A is answered: %v", err)
@@ -283,7 +283,7 @@ func TestA3NewAgentVoidsOldRequests(t *testing.T) {
 	n.armed(c1).stop()
 	r := newestRequest(c1)
 	c2 := n.connect(lease.ModeReset)
-	err := c2.Grant(r.Nonce, "leader", deadman.BootClock{}.Now())
+	err := c2.Grant(r.Nonce, "leader", deadman.BootClock{}.Now(), 0)
 	var answer *deadman.AnswerError
 	if !errors.As(err, &answer) || answer.Code != wire.UnknownNonce {
 		t.Errorf("a grant that the old agent asked for is answered: %v", err)

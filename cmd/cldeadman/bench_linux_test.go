@@ -42,7 +42,7 @@ func BenchmarkGrant(b *testing.B) {
 		c.Renew()
 		r := newestRequest(c)
 		began := time.Now()
-		if err := c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now()); err == nil {
+		if err := c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now(), 0); err == nil {
 			took = append(took, time.Since(began))
 		}
 	}

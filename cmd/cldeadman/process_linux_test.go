@@ -186,7 +186,7 @@ func newLeader(c *deadman.Client) *leader {
 			case <-c.Done():
 				return
 			case r := <-c.Requests():
-				l.answer(c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now()), r)
+				l.answer(c.Grant(r.Nonce, "leader", deadman.BootClock{}.Now(), 0), r)
 			}
 		}
 	})

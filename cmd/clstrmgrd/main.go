@@ -30,7 +30,10 @@ const (
 	exitUsage = 2 // flags or the node file cannot be used
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() {
+	relaxTimers() // first: the thread that runs this now is the process's own, and few others are there
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
 
 func run(args []string, stderr io.Writer) int {
 	fs := flag.NewFlagSet("clstrmgrd", flag.ContinueOnError)

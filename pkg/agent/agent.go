@@ -37,7 +37,7 @@ type Deadman interface {
 	Info() deadman.Info
 	Requests() <-chan deadman.Request
 	Renew()
-	Grant(nonce lease.Nonce, leaderBoot string, leaderTime lease.Instant) error
+	Grant(nonce lease.Nonce, leaderBoot string, leaderTime lease.Instant, next time.Duration) error
 	Arm(ctx context.Context) error
 	Disarm(ctx context.Context) error
 	Update(ctx context.Context, s deadman.Settings) error

@@ -26,6 +26,9 @@ type leadership struct {
 	shots  map[string]*shot     // under way, by node
 	back   map[string]*comeback // newest hello of a boot that the log did not know then, by node
 
+	gatherMu  sync.Mutex
+	gathering *gathering // lease requests that wait for a round to begin; nil: none
+
 	// Of the loop alone:
 	since       lease.Instant
 	proposing   bool                         // a batch of proposals is under way

@@ -100,7 +100,8 @@ func (m *member) nextLook(view *state.State, now lease.Instant) time.Duration {
 		m.detMu.Lock()
 		next := m.det.Next(now).Sub(now)
 		m.detMu.Unlock()
-		return max(min(next, 2*m.pace()+m.pace()/2), m.pace()/2)
+		// This node's own grants wake the loop a little sooner than that: a tick of its own would be one wake-up more.
+		return max(min(next, m.params().Renew), m.pace()/2)
 	}
 	ago, ok := m.raft.LastContact()
 	if !ok || ago >= hurryAfter(m.params()) {
@@ -378,4 +379,8 @@ func (m *member) putIntoEffect(view *state.State) {
 	}
 	m.followDefinition(m.loop.definition, view.Definition)
 	m.loop.definition = view.Definition
+	select {
+	case m.networks <- struct{}{}:
+	default:
+	}
 }

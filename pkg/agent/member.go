@@ -71,11 +71,10 @@ type member struct {
 	version     atomic.Uint64
 	leaderHint  atomic.Pointer[string] // who leads, as another node said; nil: unknown
 	askNo       atomic.Uint64
-	renewMu     sync.Mutex
-	renew       *time.Timer
 	urgentGrant atomic.Bool // the next request is out of turn
 	lastLeader  atomic.Pointer[string]
-	openedWith  lease.Params // with which the log was opened: raft's own timings do not change after that
+	networks    chan struct{} // a new definition was put into effect: its networks may be others
+	openedWith  lease.Params  // with which the log was opened: raft's own timings do not change after that
 	front       *server.Server
 	notify      notifier
 	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
@@ -93,7 +92,8 @@ type member struct {
 
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m := &member{a: a, opt: &a.opt, log: a.log.With("node", id.Node), id: id, name: id.Node, clock: a.opt.Clock, bootID: a.opt.BootID,
-		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{})}
+		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{}),
+		networks: make(chan struct{}, 1)}
 	m.fencer = m.opt.Fencer
 	m.notify.init()
 	m.local.Store(&local{})
@@ -194,7 +194,6 @@ func (m *member) close() {
 	}
 	m.links.Close()
 	m.carriers.Wait()
-	m.askNext(nil, 0)
 	m.work.Wait()
 	m.history.close()
 }

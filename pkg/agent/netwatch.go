@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/executor/linux"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
@@ -42,8 +41,6 @@ func (m *member) watchLinks(ctx context.Context) {
 			}
 		}
 	}
-	again := time.NewTicker(time.Second) // the definition may have brought a network
-	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,7 +55,7 @@ func (m *member) watchLinks(ctx context.Context) {
 				delete(interfaces, e.Index)
 			}
 			look()
-		case <-again.C:
+		case <-m.networks:
 			look()
 		}
 	}

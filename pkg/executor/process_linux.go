@@ -35,6 +35,8 @@ func startNormally(cmd *exec.Cmd, g *cgroup) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		// The daemon lets some of its threads' timers be late; a child inherits the forking thread's slack.
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, usualTimerSlack, 0, 0, 0)
 		changed, err := resetScheduling()
 		if err == nil {
 			err = cmd.Start()
@@ -51,6 +53,9 @@ func startNormally(cmd *exec.Cmd, g *cgroup) error {
 	}()
 	return <-started
 }
+
+// usualTimerSlack is the kernel's own, in nanoseconds.
+const usualTimerSlack = 50000
 
 // resetScheduling gives the calling thread the normal policy and nice value, and reports whether that changed anything.
 func resetScheduling() (bool, error) {

@@ -117,7 +117,7 @@ type lateGrants struct {
 	m *machine
 }
 
-func (l *lateGrants) Grant(nonce lease.Nonce, boot string, at lease.Instant) error {
+func (l *lateGrants) Grant(nonce lease.Nonce, boot string, at lease.Instant, next time.Duration) error {
 	l.m.mu.Lock()
 	frozen := l.m.frozen
 	l.m.mu.Unlock()
@@ -127,7 +127,7 @@ func (l *lateGrants) Grant(nonce lease.Nonce, boot string, at lease.Instant) err
 		case <-l.Done():
 		}
 	}
-	return l.Deadman.Grant(nonce, boot, at)
+	return l.Deadman.Grant(nonce, boot, at, next)
 }
 
 // A4: silence proves nothing where no independent watchdog ran: only the operator's word, or a fence, frees the group.

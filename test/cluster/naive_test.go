@@ -95,7 +95,7 @@ func (c *naiveConn) Renew() {
 }
 
 // Grant is where the agent is stopped between check and pet, when its machine is frozen.
-func (c *naiveConn) Grant(nonce lease.Nonce, _ string, _ lease.Instant) error {
+func (c *naiveConn) Grant(nonce lease.Nonce, _ string, _ lease.Instant, _ time.Duration) error {
 	c.m.mu.Lock()
 	frozen := c.m.frozen
 	c.m.mu.Unlock()

@@ -71,7 +71,7 @@ func (b *bed) connect() {
 				b.mu.Lock()
 				leads := b.leads
 				b.mu.Unlock()
-				if leads && c.Grant(r.Nonce, "leader", b.clock.Now()) == nil {
+				if leads && c.Grant(r.Nonce, "leader", b.clock.Now(), 0) == nil {
 					b.mu.Lock()
 					b.granted = r.At
 					b.mu.Unlock()
@@ -214,7 +214,7 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 		if err := b.c.HoldsSomething(true); err == nil || !strings.Contains(err.Error(), wire.NotArmed.Text()) {
 			t.Errorf("a start under a disarmed deadman: %v", err)
 		}
-		if err := b.c.Grant(lease.Nonce{1}, "leader", 1); err == nil {
+		if err := b.c.Grant(lease.Nonce{1}, "leader", 1, 0); err == nil {
 			t.Error("a grant for nothing was taken")
 		}
 		if err := b.c.TestWatchdog(t.Context()); !errors.Is(err, errors.ErrUnsupported) {

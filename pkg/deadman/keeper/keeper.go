@@ -105,6 +105,7 @@ type Keeper struct {
 	place   int
 	lastAsk lease.Instant
 	askNow  bool
+	askNext lease.Instant // when the newest grant wants the next request; 0: it does not say
 	pet     pending
 	freeAt  lease.Instant // when the last pet outside a lease was made
 	free    bool          // one was made at all
@@ -236,7 +237,13 @@ func (k *Keeper) askAt() lease.Instant {
 	case k.askNow:
 		return k.lastAsk.Add(min(minAsk, k.set.Renew))
 	}
-	return k.lastAsk.Add(k.set.Renew)
+	// A leader may bring requests forward, so that those of many nodes come together, but never put one off: when this deadman
+	// has to ask is its own affair.
+	own := k.lastAsk.Add(k.set.Renew)
+	if k.askNext != 0 && k.askNext < own {
+		return max(k.askNext, k.lastAsk.Add(min(minAsk, k.set.Renew)))
+	}
+	return own
 }
 
 func (k *Keeper) askDue(now lease.Instant) bool {
@@ -264,7 +271,7 @@ func (k *Keeper) wake() lease.Instant {
 
 // Asked notes that a request with that nonce, drawn at now, goes to the agent.
 func (k *Keeper) Asked(now lease.Instant, nonce lease.Nonce) {
-	k.lastAsk, k.askNow = now, false
+	k.lastAsk, k.askNow, k.askNext = now, false, 0
 	k.nonces[k.place] = open{nonce: nonce, at: now}
 	k.place = (k.place + 1) % openNonces
 	k.fig.Asked++

@@ -168,6 +168,10 @@ func (k *Keeper) grant(now lease.Instant, m *wire.Message) {
 		return
 	}
 	k.leader, k.leaderTime, k.leaderReq = m.Boot, m.Time, req
+	k.askNext = 0
+	if m.Next > 0 {
+		k.askNext = now.Add(m.Next)
+	}
 	k.fig.Granted = req
 	k.fig.Taken++
 	k.spoke = false

@@ -17,7 +17,7 @@ import (
 const Size = 128
 
 // Version is the protocol's version. Agent and deadman of different versions refuse each other.
-const Version = 1
+const Version = 2
 
 // MaxWarnings is how many warnings one frame carries.
 const MaxWarnings = 12
@@ -197,6 +197,7 @@ type Message struct {
 	At       lease.Instant // Request: t_req. Event: when
 	Boot     [16]byte      // Grant: digest of the leader's boot id
 	Time     lease.Instant // Grant: the leader's clock
+	Next     time.Duration // Grant: when to ask again, 0 for the deadman's own pace
 	Started  bool          // Holds
 	Code     Code          // Ack
 	Reason   Reason        // Event
@@ -213,6 +214,9 @@ var (
 	ErrValue   = errors.New("a field of the frame is outside its range")
 	ErrPadding = errors.New("the frame carries bytes that its kind does not have")
 )
+
+// MaxNext bounds Message.Next.
+const MaxNext = maxDuration
 
 // maxDuration bounds every duration on the wire: one hour is far over anything that pkg/lease allows.
 const maxDuration = time.Hour
@@ -303,6 +307,7 @@ func Encode(m *Message, b *[Size]byte) {
 		c.put16bytes((*[16]byte)(&m.Nonce))
 		c.put16bytes(&m.Boot)
 		c.put64(uint64(m.Time))
+		c.put64(uint64(m.Next))
 	case Holds:
 		c.putBool(m.Started)
 	case Info:
@@ -373,6 +378,7 @@ func Decode(b *[Size]byte, m *Message) error {
 		c.bytes16((*[16]byte)(&m.Nonce))
 		c.bytes16(&m.Boot)
 		m.Time = c.instant()
+		m.Next = c.duration()
 	case Holds:
 		m.Started = c.bool()
 	case Info:
