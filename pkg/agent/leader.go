@@ -26,8 +26,7 @@ type leadership struct {
 	shots  map[string]*shot     // under way, by node
 	back   map[string]*comeback // newest hello of a boot that the log did not know then, by node
 
-	gatherMu  sync.Mutex
-	gathering *gathering // lease requests that wait for a round to begin; nil: none
+	gathering gatherer // of lease requests that wait for a round to begin
 
 	// Of the loop alone:
 	since       lease.Instant

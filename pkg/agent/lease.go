@@ -197,7 +197,9 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 	}
 	confirm := lead.confirm
 	if !req.Urgent {
-		confirm = func(ctx context.Context) error { return m.confirmTogether(ctx, lead) }
+		confirm = func(ctx context.Context) error {
+			return lead.gathering.confirm(ctx, askers(m.view()), lead.ctx, m.params().MaxAge, lead.confirm)
+		}
 	}
 	if err := confirm(ctx); err != nil {
 		return leaseAnswer{Wait: "the term could not be confirmed: " + err.Error()}
@@ -222,76 +224,6 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 		Nonce: req.Nonce, Node: req.Node, Incarnation: s.Incarnation, Leader: m.name, Term: lead.term, Applied: view.Index,
 		LeaderBoot: m.bootID, LeaderTime: now, Hold: view.Holds(req.Node, s.Incarnation), Next: m.nextSlot(now),
 	}}
-}
-
-// Requests are brought together: the leader tells each node to ask again at the next beat of one clock, and waits a moment for
-// the others before the round that serves them. One round then costs what would be one per node, and idle processes are woken
-// once instead of many times.
-
-// gatherTime is how long the leader waits, at most, for the requests of the others.
-const gatherTime = 4 * time.Millisecond
-
-// A gathering is a list of requests that one round will serve.
-type gathering struct {
-	asked  int           // requests so far
-	full   chan struct{} // closed when every living node has asked: nobody is left to wait for
-	served chan struct{} // closed after the round
-	err    error         // of the round; read it after served
-}
-
-// confirmTogether has the term confirmed for a request together with those of the others. Whoever comes first waits for them
-// and closes the gathering before its round begins, so that the round began after each request that it serves had arrived
-// (attack A11).
-func (m *member) confirmTogether(ctx context.Context, lead *leadership) error {
-	lead.gatherMu.Lock()
-	g := lead.gathering
-	first := g == nil
-	if first {
-		g = &gathering{full: make(chan struct{}), served: make(chan struct{})}
-		lead.gathering = g
-	}
-	if g.asked++; g.asked == m.askers() {
-		close(g.full)
-	}
-	lead.gatherMu.Unlock()
-	if first {
-		m.serveGathering(lead, g)
-	}
-	select {
-	case <-g.served:
-		return g.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// serveGathering runs under the leadership's context: the first one's own must not end what the others wait for.
-func (m *member) serveGathering(lead *leadership, g *gathering) {
-	t := time.NewTimer(gatherTime)
-	defer t.Stop()
-	select {
-	case <-g.full:
-	case <-t.C:
-	case <-lead.ctx.Done():
-	}
-	lead.gatherMu.Lock()
-	lead.gathering = nil // who comes now waits for the next one
-	lead.gatherMu.Unlock()
-	ctx, cancel := context.WithTimeout(lead.ctx, m.params().MaxAge)
-	defer cancel()
-	g.err = lead.confirm(ctx)
-	close(g.served)
-}
-
-// askers is how many nodes ask for leases.
-func (m *member) askers() int {
-	count := 0
-	for _, n := range m.view().Nodes {
-		if n.Incarnation != 0 && n.Dead == nil && n.Lost == nil {
-			count++
-		}
-	}
-	return count
 }
 
 // nextSlot is the time until the next beat but for what a request needs to arrive.

@@ -72,6 +72,7 @@ type groupState struct {
 	stopSince  uint64               // of the stop under way
 	watch      *watch               // monitors, while it is online here
 	jobBegan   lease.Instant
+	prepared   occasion // what this node has got ready for
 }
 
 func (n *ownState) init(m *member) {

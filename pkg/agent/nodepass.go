@@ -30,6 +30,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 		return // it probes and stops by itself; one action per group at a time
 	}
 	m.tendWatches(view)
+	m.prepare(view)
 	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(now)) {
 		m.doLocal(view, a)
 	}

@@ -81,6 +81,13 @@ type Announcer interface {
 	Announce(ctx context.Context, r Resource) error
 }
 
+// A Preparer is an Executor that can do ahead of time what a Start would wait for. Prepare changes nothing, here or elsewhere, may
+// be called for resources that another node holds, and may be followed by no Start at all; a Start that comes soon after is
+// quicker by it and no less careful. It returns at once when the same was prepared a moment ago.
+type Preparer interface {
+	Prepare(ctx context.Context, r Resource)
+}
+
 // A Restarter is an Executor of resources that a monitor may clean up and start again on the same node. method is a script of
 // the administrator's, used instead of the resource's own; empty: its own. Cleanup succeeds when nothing of the resource runs
 // any more, even if the method says that it failed: what it was to stop had failed already.

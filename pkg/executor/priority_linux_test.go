@@ -14,17 +14,22 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/executor/executortest"
 )
 
-// A daemon that runs at a high priority and is spared by the out-of-memory killer gives neither to its children.
+// A daemon that runs at a high priority, is spared by the out-of-memory killer and lets its timers be late gives none of this to
+// its children.
 func TestChildrenRunNormally(t *testing.T) {
 	dir := executortest.ScriptDir(t)
-	// Of /proc/PID/stat, the nice value and the scheduling policy; and the same of a grandchild.
-	look := `cut -d" " -f19,41 /proc/$$/stat; cat /proc/$$/oom_score_adj; sh -c 'cut -d" " -f19,41 /proc/$$/stat; cat /proc/$$/oom_score_adj'`
+	// Of /proc/PID/stat, the nice value and the scheduling policy; the OOM score and the timer slack; and the same of a grandchild.
+	const one = `cut -d" " -f19,41 /proc/$$/stat; cat /proc/$$/oom_score_adj /proc/$$/timerslack_ns`
+	look := one + "; sh -c '" + one + "'"
 	script := executortest.Script(t, dir, "look", "("+look+") >"+dir+"/seen; "+`cat /proc/$PPID/task/*/stat | cut -d" " -f19,41 | sort -u >`+dir+`/daemon`)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "HOLDFAST_TEST_DAEMON=1", "OOM=-500", "DIR="+t.TempDir(), "SCRIPT="+script)
 	started := make(chan error)
 	go func() { // the daemon inherits the policy of the thread that starts it
 		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 4000000, 0, 0, 0); err != nil {
+			t.Error(err)
+		}
 		attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}
 		if err := unix.SchedSetAttr(0, attr, 0); err != nil {
 			if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -5); err != nil {
@@ -51,8 +56,8 @@ func TestChildrenRunNormally(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "0 0\n0\n0 0\n0\n"; string(seen) != want {
-		t.Errorf("nice value, policy and OOM score of child and grandchild: %q, wanted %q", seen, want)
+	if want := "0 0\n0\n50000\n0 0\n0\n50000\n"; string(seen) != want {
+		t.Errorf("nice value, policy, OOM score and timer slack of child and grandchild: %q, wanted %q", seen, want)
 	}
 }
 

@@ -35,9 +35,10 @@ func startNormally(cmd *exec.Cmd, g *cgroup) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		// The daemon lets some of its threads' timers be late; a child inherits the forking thread's slack.
-		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, usualTimerSlack, 0, 0, 0)
 		changed, err := resetScheduling()
+		// The daemon lets timers of some of its threads be late; a child inherits the forking thread's slack. This comes after
+		// the policy, because a real-time thread has no slack that could be set.
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, usualTimerSlack, 0, 0, 0)
 		if err == nil {
 			err = cmd.Start()
 		}

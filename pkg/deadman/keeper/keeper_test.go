@@ -194,6 +194,33 @@ func expect(t *testing.T, ok bool, format string, args ...any) {
 	}
 }
 
+// A grant may bring the next request forward, by no more than 20 ms after the last one, but never put it off: a leader that says
+// "in an hour" is asked again at the deadman's own pace.
+func TestAGrantNamesTheNextRequest(t *testing.T) {
+	for _, c := range []struct{ next, want time.Duration }{
+		{0, fast.Renew}, {fast.Renew / 2, fast.Renew / 2}, {time.Microsecond, minAsk}, {time.Hour, fast.Renew},
+	} {
+		r := newRig(t, 0).arm()
+		r.pass(fast.Renew)
+		req := r.newest()
+		r.must(r.send(wire.Message{Kind: wire.Grant, Nonce: req.Nonce, Boot: [16]byte{1}, Time: r.now, Next: c.next}))
+		for asked := len(r.requests); len(r.requests) == asked && r.now.Sub(req.At) <= fast.Renew; {
+			r.pass(time.Millisecond)
+		}
+		if got := r.newest().At.Sub(req.At); got < c.want || got > c.want+time.Millisecond {
+			t.Errorf("next %v: asked again after %v, want %v", c.next, got, c.want)
+		}
+		// It counts once: the request after that comes at the deadman's own pace again.
+		last := r.newest()
+		for asked := len(r.requests); len(r.requests) == asked && r.now.Sub(last.At) <= fast.Renew; {
+			r.pass(time.Millisecond)
+		}
+		if got := r.newest().At.Sub(last.At); got < fast.Renew || got > fast.Renew+time.Millisecond {
+			t.Errorf("next %v: the request after that came after %v, want %v", c.next, got, fast.Renew)
+		}
+	}
+}
+
 func TestDisarmedPetsFreely(t *testing.T) {
 	r := newRig(t, 0)
 	r.pass(10 * time.Second)

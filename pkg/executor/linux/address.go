@@ -10,6 +10,10 @@ import (
 // the log already say that nobody of the cluster holds it; the probe finds foreigners.
 const DefaultProbeWait = 50 * time.Millisecond
 
+// preparedFor is how long a probe that was made ahead, and that nobody answered, spares the one before an address is taken. A
+// foreigner that takes the address in between is not seen by either: not in that time, nor right after a probe.
+const preparedFor = 500 * time.Millisecond
+
 // announceAfter is when an address is announced after it was taken: switches and neighbours may miss the first frames, for
 // example because a port has just come up.
 var announceAfter = []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}

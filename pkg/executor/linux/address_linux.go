@@ -28,7 +28,16 @@ type Addresses struct {
 
 	mu        sync.Mutex
 	announces map[netip.Addr]*announcement
+	prepared  map[netip.Addr]*preparation
 	closed    bool
+}
+
+// A preparation is a probe made ahead.
+type preparation struct {
+	index int // of the interface
+	begun time.Time
+	done  chan struct{} // closed at its end
+	free  bool          // nobody answered; read it after done
 }
 
 // changes lets one change of addresses go on at a time in this process: the kernel removes addresses together, and what is put
@@ -49,6 +58,7 @@ func (a *announcement) stop() {
 var (
 	_ executor.Executor  = (*Addresses)(nil)
 	_ executor.Announcer = (*Addresses)(nil)
+	_ executor.Preparer  = (*Addresses)(nil)
 )
 
 // NewServiceIP makes the executor of service addresses. Close it to end its announcements.
@@ -65,7 +75,7 @@ func newAddresses(kind executor.Kind, o AddressOptions) *Addresses {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Addresses{kind: kind, wait: o.ProbeWait, log: o.Logger.With("component", "address"),
-		announces: map[netip.Addr]*announcement{}}
+		announces: map[netip.Addr]*announcement{}, prepared: map[netip.Addr]*preparation{}}
 }
 
 // Kind is that of service or of persistent addresses.
@@ -169,12 +179,67 @@ func (x *Addresses) failed(ctx context.Context, r executor.Resource, err error) 
 	return executor.Result{Status: res.Status, Detail: err.Error(), Err: err}
 }
 
-func (x *Addresses) checkFree(ctx context.Context, on *netInterface, all []*netInterface, addr netip.Addr) error {
+// Prepare asks the network whether the address is free, so that a Start within preparedFor need not wait for that. An answer is
+// not kept: at that time the address may still be with the node that is to lose it, so a Start asks again.
+//
+// It is for IPv4 only, whose probe names no sender. Two nodes that solicit the same IPv6 address at once each take the other for
+// one that is about to use it: a node that only gets ready must not keep another from its start.
+func (x *Addresses) Prepare(ctx context.Context, r executor.Resource) {
+	all, err := interfaces()
+	if err != nil {
+		return
+	}
+	c, err := choose(all, r.IP)
+	if err != nil {
+		return
+	}
+	w, _ := parseWanted(r.IP)
+	if w.addr.Is6() || len(holders(all, w.addr)) > 0 {
+		return
+	}
+	x.mu.Lock()
+	if p := x.prepared[w.addr]; x.closed || p != nil && p.index == c.on.index && time.Since(p.begun) < preparedFor {
+		x.mu.Unlock()
+		return
+	}
+	p := &preparation{index: c.on.index, begun: time.Now(), done: make(chan struct{})}
+	x.prepared[w.addr] = p
+	x.mu.Unlock()
+	defer close(p.done)
+	who, err := inUse(ctx, c.on, ownAddresses(all), w.addr, x.wait)
+	p.free = err == nil && who == nil && ctx.Err() == nil
+}
+
+// foundFree takes the outcome of a preparation, once, and reports whether it found the address free a moment ago.
+func (x *Addresses) foundFree(ctx context.Context, on *netInterface, addr netip.Addr) bool {
+	x.mu.Lock()
+	p := x.prepared[addr]
+	delete(x.prepared, addr)
+	x.mu.Unlock()
+	if p == nil || p.index != on.index || time.Since(p.begun) >= preparedFor {
+		return false
+	}
+	select {
+	case <-p.done:
+		return p.free
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func ownAddresses(all []*netInterface) []net.HardwareAddr {
 	var own []net.HardwareAddr
 	for _, i := range all {
 		own = append(own, i.mac)
 	}
-	who, err := inUse(ctx, on, own, addr, x.wait)
+	return own
+}
+
+func (x *Addresses) checkFree(ctx context.Context, on *netInterface, all []*netInterface, addr netip.Addr) error {
+	if x.foundFree(ctx, on, addr) {
+		return nil
+	}
+	who, err := inUse(ctx, on, ownAddresses(all), addr, x.wait)
 	if err != nil {
 		return fmt.Errorf("ask the network whether %s is free: %w", addr, err)
 	}

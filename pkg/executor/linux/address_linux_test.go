@@ -91,6 +91,51 @@ func TestAnAddressInUseIsNotTaken(t *testing.T) {
 	}
 }
 
+// A probe that was made ahead spares one start the wait, for a moment, and only if nobody answered it.
+func TestPreparedAddress(t *testing.T) {
+	const bit = "200"
+	start := func(t *testing.T, x *Addresses, w *network, taken bool) {
+		t.Helper()
+		res := x.Start(t.Context(), service(w, bit))
+		if refused := res.Err != nil && strings.Contains(res.Detail, "in use on the network"); refused != taken {
+			t.Errorf("refused %v, want %v: %+v", refused, taken, res)
+		}
+	}
+	t.Run("spares the probe once", func(t *testing.T) {
+		p, w := newPeer(t)
+		x := newIP(t)
+		x.Prepare(t.Context(), service(w, bit))
+		addAddress(t, p.h, "br0", w.ip(bit)+"/24") // too late for the probe, and too late for one made now by as much
+		start(t, x, w, false)
+		if res := x.Stop(t.Context(), service(w, bit)); res.Err != nil {
+			t.Fatal(res.Err)
+		}
+		start(t, x, w, true)
+	})
+	t.Run("gets old", func(t *testing.T) {
+		p, w := newPeer(t)
+		x := newIP(t)
+		x.Prepare(t.Context(), service(w, bit))
+		addAddress(t, p.h, "br0", w.ip(bit)+"/24")
+		for _, done := range x.prepared {
+			done.begun = done.begun.Add(-preparedFor)
+		}
+		start(t, x, w, true)
+	})
+	t.Run("an answer is not kept", func(t *testing.T) {
+		p, w := newPeer(t)
+		x := newIP(t)
+		addAddress(t, p.h, "br0", w.ip(bit)+"/24")
+		x.Prepare(t.Context(), service(w, bit))
+		start(t, x, w, true)
+		x.Prepare(t.Context(), service(w, bit))
+		link, err := p.h.LinkByName("br0")
+		check(t, err)
+		check(t, p.h.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(w.ip(bit) + "/24"))})) // the holder has let go
+		start(t, x, w, false)
+	})
+}
+
 func TestAnAddressIsAnnouncedAtOnceAndAgain(t *testing.T) {
 	p, w := newPeer(t)
 	for _, c := range []struct {

@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A11: a round serves only requests that came before it began, however many are brought together.
+func TestA11AGatheringIsClosedBeforeItsRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gatherer
+		var begun []time.Time
+		round := func(context.Context) error {
+			begun = append(begun, time.Now()) // rounds do not overlap here
+			time.Sleep(3 * time.Millisecond)
+			return nil
+		}
+		type served struct{ asked, end time.Time }
+		got := make(chan served, 16)
+		ask := func(after time.Duration) {
+			go func() {
+				time.Sleep(after)
+				asked := time.Now()
+				if err := g.confirm(t.Context(), 3, t.Context(), time.Second, round); err != nil {
+					t.Errorf("asked after %v: %v", after, err)
+				}
+				got <- served{asked, time.Now()}
+			}()
+		}
+		ask(0)
+		ask(time.Millisecond)
+		ask(gatherTime + time.Millisecond) // the first round runs
+		for range 3 {
+			s := <-got
+			ok := false
+			for _, b := range begun {
+				ok = ok || !b.Before(s.asked) && !b.Add(3*time.Millisecond).After(s.end)
+			}
+			if !ok {
+				t.Errorf("asked at %v, served at %v: by no round that began in between; rounds began at %v", s.asked, s.end, begun)
+			}
+		}
+		if len(begun) != 2 {
+			t.Errorf("%d rounds for two gatherings", len(begun))
+		}
+	})
+}
+
+// When everybody has asked nobody is waited for.
+func TestAFullGatheringDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gatherer
+		var rounds atomic.Int64
+		round := func(context.Context) error { rounds.Add(1); return nil }
+		began := time.Now()
+		done := make(chan error, 3)
+		for range 3 {
+			go func() { done <- g.confirm(t.Context(), 3, t.Context(), time.Second, round) }()
+		}
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if n, took := rounds.Load(), time.Since(began); n != 1 || took != 0 {
+			t.Errorf("%d rounds, after %v; want one at once", n, took)
+		}
+	})
+}
+
+// The one who came first may give up; the others are served all the same.
+func TestAGatheringOutlivesItsFirstRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gatherer
+		gone, leave := context.WithCancel(t.Context())
+		round := func(ctx context.Context) error { time.Sleep(10 * time.Millisecond); return ctx.Err() }
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- g.confirm(gone, 3, t.Context(), time.Second, round) }()
+		synctest.Wait()
+		go func() { second <- g.confirm(t.Context(), 3, t.Context(), time.Second, round) }()
+		synctest.Wait()
+		leave()
+		if err := <-second; err != nil {
+			t.Errorf("the second request: %v", err)
+		}
+		<-first
+		// And a term that is over ends all.
+		term, end := context.WithCancel(t.Context())
+		end()
+		if err := g.confirm(t.Context(), 3, term, time.Second, round); !errors.Is(err, context.Canceled) {
+			t.Errorf("in a term that is over: %v", err)
+		}
+	})
+}
