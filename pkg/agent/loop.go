@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -276,7 +277,7 @@ func (m *member) followPass(now lease.Instant) {
 		m.look(nodeOfServer(leader))
 	}
 	// Staggered by rank, so that two followers do not split the vote.
-	if n.hurried || now.Sub(n.suspectLeader) < m.stagger() {
+	if n.hurried || now.Sub(n.suspectLeader) < stagger(m.raft.Configuration(), nodeOfServer(leader), m.name) {
 		return
 	}
 	m.detMu.Lock()
@@ -303,16 +304,17 @@ func (m *member) previousLeader() string {
 // hurryAfter is the silence of the leader after which an election is hurried: two heartbeats and a bit.
 func hurryAfter(p lease.Params) time.Duration { return p.RaftElection * 4 / 5 }
 
-func (m *member) stagger() time.Duration {
+// stagger is how long a voter waits with its hurried election: the first of those that can win it hardly, the others until the one
+// before must have won. The silent leader has no turn, or everybody would wait for one who cannot stand; and raft's own timers,
+// which know no turns, would split the vote meanwhile.
+func stagger(servers []consensus.Server, leader, own string) time.Duration {
 	rank := 0
-	for _, s := range m.raft.Configuration() {
-		if !s.Voter {
-			continue
-		}
-		if nodeOfServer(s.ID) == m.name {
+	for _, s := range servers {
+		if node := nodeOfServer(s.ID); node == own {
 			break
+		} else if s.Voter && node != leader {
+			rank++
 		}
-		rank++
 	}
 	return time.Duration(60+rank*120) * time.Millisecond
 }
