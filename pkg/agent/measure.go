@@ -24,7 +24,7 @@ const (
 
 func (m *member) keepMeasuring(ctx context.Context) {
 	var reader monitor.LoadReader
-	told := map[string]float64{}
+	told, silent := map[string]float64{}, map[string]string{}
 	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	for {
@@ -42,7 +42,7 @@ func (m *member) keepMeasuring(ctx context.Context) {
 		if len(groups) == 0 {
 			continue
 		}
-		ms, news := m.measure(ctx, &reader, groups, told)
+		ms, news := m.measure(ctx, &reader, groups, told, silent)
 		if news {
 			m.submit(&state.Command{Measure: &state.Measure{Node: m.name, Incarnation: inc, Measures: ms}})
 		}
@@ -60,8 +60,10 @@ func dynamicGroups(d *cluster.Definition, node string) []*cluster.ResourceGroup 
 	return out
 }
 
-// measure reads what the groups want, and reports whether any of it has changed enough to be told.
-func (m *member) measure(ctx context.Context, r *monitor.LoadReader, groups []*cluster.ResourceGroup, told map[string]float64) (state.Measures, bool) {
+// measure reads what the groups want, and reports whether any of it has changed enough to be told. silent keeps why a group's script
+// has no answer, so that each cause is logged once and not every few seconds.
+func (m *member) measure(ctx context.Context, r *monitor.LoadReader, groups []*cluster.ResourceGroup, told map[string]float64,
+	silent map[string]string) (state.Measures, bool) {
 	var ms state.Measures
 	news := false
 	note := func(key string, v float64) *float64 {
@@ -80,9 +82,13 @@ func (m *member) measure(ctx context.Context, r *monitor.LoadReader, groups []*c
 		}
 		v, err := m.askScript(ctx, g)
 		if err != nil {
-			m.log.Warn("the script of dynamic node priority has no answer", "group", g.Name, "error", err)
+			if silent[g.Name] != err.Error() {
+				m.log.Warn("the script of dynamic node priority has no answer", "group", g.Name, "error", err)
+			}
+			silent[g.Name] = err.Error()
 			continue
 		}
+		delete(silent, g.Name)
 		if p := note("script/"+g.Name, v); p != nil {
 			if ms.Script == nil {
 				ms.Script = map[string]float64{}

@@ -240,6 +240,17 @@ func (v *validator) oneRelation() {
 	}
 }
 
+// tierOf names the list in which a group stands.
+func (t *DifferentNodes) tierOf(group string) string {
+	switch {
+	case slices.Contains(t.High, group):
+		return "high"
+	case slices.Contains(t.Intermediate, group):
+		return "intermediate"
+	}
+	return "low"
+}
+
 // sameNodeSets checks that no group is in two of them.
 func (v *validator) sameNodeSets() {
 	in := map[string]int{}
@@ -254,7 +265,8 @@ func (v *validator) sameNodeSets() {
 	}
 }
 
-// differentNodesSets checks that no group is in two of them, and that no two members must also be together.
+// differentNodesSets checks that no group is in two of them, that no two members must also be together, and that groups which must be
+// together have one tier: what displaces one of them would displace all.
 func (v *validator) differentNodesSets() {
 	together := map[string]int{}
 	for i, x := range v.d.Dependencies {
@@ -263,6 +275,8 @@ func (v *validator) differentNodesSets() {
 		}
 	}
 	in := map[string]int{}
+	type place struct{ group, tier string }
+	tiers := map[int]place{} // by same-node set: the first of its members that is in a different-nodes set
 	for i, x := range v.d.Dependencies {
 		if x.DifferentNodes == nil {
 			continue
@@ -284,6 +298,13 @@ func (v *validator) differentNodesSets() {
 				continue
 			}
 			sets[s] = g
+			tier := x.DifferentNodes.tierOf(g)
+			if first, twice := tiers[s]; twice && first.tier != tier {
+				v.add(p, "the same tier for both", "%s and %s must be on one node, by dependencies[%d], and %s is %s where %s is %s", first.group, g, s,
+					g, tier, first.group, first.tier)
+				continue
+			}
+			tiers[s] = place{g, tier}
 		}
 	}
 }

@@ -156,7 +156,7 @@ func (m *model) startIfClear(g *group, k int, based uint64, why string) {
 	switch {
 	case g.st.Freed == why && g.st.Intent != nil:
 		reason = why + "; released on " + g.st.Intent.From
-	case g.st.Freed != "" && g.st.Freed != why:
+	case g.st.Freed != "" && g.st.Freed != why && g.st.Phase != state.PhaseStart: // how the last start of services ended is no cause of this one
 		reason = g.st.Freed + "; " + why
 	}
 	d := Decision{Op: OpAcquire, Group: g.def.Name, Node: n.name, Incarnation: n.st.Incarnation, Generation: based, Dynamic: g.dynamic, Reason: reason}

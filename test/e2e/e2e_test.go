@@ -88,6 +88,7 @@ type setup struct {
 	// app adds keys to the application controller, monitor and rg to theirs, more to the whole file, settings to the settings.
 	// They are YAML in flow form ("key: value, key: value"), more is a block at the left margin.
 	app, monitor, rg, more, settings string
+	units                            []unit   // more groups
 	start, stop                      []string // other programs of the application, with arguments
 	nodeOrder                        []string // of the group; default all
 	fenceDelay                       time.Duration
@@ -261,6 +262,10 @@ func (w *world) definition(image bool) string {
 	}
 	p("application_controllers:\n  - {name: app, start_script: %q, start_args: %s, stop_script: %q, stop_args: %s, monitors: [app_mon]%s}\n",
 		s.start[0], flow(s.start[1:]), s.stop[0], flow(s.stop[1:]), more(s.app))
+	for _, u := range s.units {
+		p("  - {name: %s_app, start_script: /bin/sh, start_args: [/shared/unit.sh, start, %s], stop_script: /bin/sh, stop_args: [/shared/unit.sh, stop, %s]}\n",
+			u.name, u.name, u.name)
+	}
 	if s.monitor == "" {
 		s.monitor = "failure_action: fallover, restart_count: 3, stabilization: 1s, restart_interval: 60s"
 	}
@@ -272,6 +277,9 @@ func (w *world) definition(image bool) string {
 	policies := "startup: OHN, fallover: FNPN, fallback: NFB"
 	p("resource_groups:\n  - {name: %s, nodes: %s, %s, service_ips: [app_svc], file_systems: [app_fs], applications: [app]%s}\n",
 		group, flow(order), policies, more(s.rg))
+	for _, u := range s.units {
+		p("  - {name: %s, nodes: %s, %s, applications: [%s_app]}\n", u.name, flow(u.nodes), u.policies, u.name)
+	}
 	if s.fence {
 		p("fence_devices:\n  - {name: power, agent: %s, nodes: %s, timeout: 5s}\n", program("fence_cllab"), flow(w.nodes))
 	}
