@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -118,7 +119,50 @@ func properties(w *world, before *state.State, s *StepReport) []string {
 			}
 		}
 	}
+	bad = append(bad, granted(w, s)...)
+	if s.Step%3 == 0 {
+		bad = append(bad, wakes(w)...)
+	}
 	return append(bad, calm(w, s)...)
+}
+
+// granted: where nothing fails, a request that was taken has its effect.
+func granted(w *world, s *StepReport) []string {
+	words := strings.Fields(s.Do)
+	if s.Refused != "" || len(w.acquireFails)+len(w.releaseFails) > 0 || len(words) < 2 || w.def.Group(words[1]) == nil {
+		return nil
+	}
+	g, online := words[1], []string{}
+	for _, n := range w.def.Group(g).Nodes {
+		if s.Groups[g][n] == "ONLINE" {
+			online = append(online, n)
+		}
+	}
+	switch {
+	case words[0] == "offline" && len(words) == 2 && len(online) > 0:
+	case words[0] == "offline" && len(words) == 3 && slices.Contains(online, words[2]):
+	case words[0] == "online" && len(words) == 2 && len(online) == 0:
+	case (words[0] == "online" || words[0] == "move") && len(words) == 3 && !slices.Contains(online, words[2]):
+	default:
+		return nil
+	}
+	return []string{fmt.Sprintf("without effect: %s was taken, and %s is online on %v", s.Do, g, online)}
+}
+
+// wakes: the leader sleeps until Next, so the same state must not be planned otherwise before.
+func wakes(w *world) []string {
+	now := scheduler.Plan(w.s, w.now)
+	for _, later := range []time.Duration{time.Second, 20 * time.Second, time.Minute, 59 * time.Minute, 61 * time.Minute, 9 * time.Hour, 23 * time.Hour} {
+		at := w.now.Add(later)
+		if !now.Next.IsZero() && !at.Before(now.Next) {
+			return nil
+		}
+		if p := scheduler.Plan(w.s, at); len(p.Decisions) != len(now.Decisions) {
+			return []string{fmt.Sprintf("sleeps too long: Next is %s, and %v from now (%s) it plans to %s %s on %s", now.Next, later, w.now,
+				p.Decisions[0].Op, p.Decisions[0].Group, p.Decisions[0].Node)}
+		}
+	}
+	return nil
 }
 
 // calm: a group moves at most as often as it has nodes, and once if nothing fails.

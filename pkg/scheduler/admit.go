@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -122,13 +123,23 @@ func (m *model) admitMove(name, to string, move bool) Admission {
 // admitPlace asks whether the node can take the group, with its same-node set, if the operator wants it.
 func (m *model) admitPlace(g *group, k int) Admission {
 	members := []int{g.index}
+	runs := g.status == online || g.status == acquiring
+	var waiting []int // free members that would have to start together with it
 	for _, i := range m.units[g.unit].groups {
-		if o := &m.groups[i]; o != g && (o.status == online || o.status == acquiring) {
+		o := &m.groups[i]
+		if o != g && o.status == free && m.wants(o) {
+			waiting = append(waiting, i)
+		}
+		if o != g && (o.status == online || o.status == acquiring) {
+			runs = true
 			members = append(members, i)
 			if o.st.Suspended {
 				return refused("group ", g.def.Name, " cannot move: ", o.def.Name, " of its same-node set is suspended")
 			}
 		}
+	}
+	if !runs {
+		members = append(members, waiting...)
 	}
 	for _, i := range members {
 		o := &m.groups[i]
@@ -136,16 +147,18 @@ func (m *model) admitPlace(g *group, k int) Admission {
 			m.unbook(o, o.holder)
 		}
 	}
-	for _, i := range members {
-		tried := m.groups[i].st.Tried
+	kept := make([]*state.Group, len(members))
+	for x, i := range members {
 		st := *m.groups[i].st
 		st.Tried = nil // the request begins a new chain
-		m.groups[i].st = &st
-		o, of := m.obstacle([]int{i}, k, situation{leaving: -1, displace: true})
-		st.Tried = tried
-		if o.bar != barNone {
-			return refused("group ", g.def.Name, " cannot run on node ", m.nodes[k].name, ": ", m.sentence(of, &m.nodes[k], o))
-		}
+		kept[x], m.groups[i].st = m.groups[i].st, &st
+	}
+	o, of := m.obstacle(members, k, situation{leaving: -1, displace: true})
+	for x, i := range members {
+		m.groups[i].st = kept[x]
+	}
+	if o.bar != barNone {
+		return refused("group ", g.def.Name, " cannot run on node ", m.nodes[k].name, ": ", m.sentence(of, &m.nodes[k], o))
 	}
 	return Admission{}
 }
@@ -160,7 +173,7 @@ func (m *model) admitDependencies(g *group, move bool) Admission {
 		}
 	}
 	for _, t := range g.targets {
-		if up := &m.groups[t]; !m.isOnline(up) && !m.isActive(g) {
+		if up := &m.groups[t]; !m.isOnline(up) {
 			return refused("group ", name, " cannot be online: ", up.def.Name, ", after which it starts, is not online")
 		}
 	}
@@ -188,8 +201,15 @@ func (m *model) admitStop(g *group, verb string) Admission {
 
 func (m *model) admitOnlineThere(g *group, k int) Admission {
 	for r, at := range g.list {
-		if inst := g.insts[r]; at == k && inst != nil && inst.State == state.Online {
+		inst := g.insts[r]
+		switch held := inst != nil && inst.Held; {
+		case at != k:
+		case held && inst.State == state.Online:
 			return Admission{Already: true}
+		case !held:
+			if why := m.concurrentLack(g, &m.nodes[k]); why != "" {
+				return refused("group ", g.def.Name, " cannot run on node ", m.nodes[k].name, ": ", why)
+			}
 		}
 	}
 	return m.admitDependencies(g, false)
@@ -199,11 +219,24 @@ func (m *model) admitOnline(name string) Admission {
 	return m.admitTouch(name, func(g *group) Admission {
 		switch {
 		case g.def.Concurrent():
+			why := make([]string, 0, len(g.list))
+			held := false
 			for r, k := range g.list {
 				inst := g.insts[r]
-				if m.nodes[k].bar == barNone && (inst == nil || !inst.Held) {
+				n := &m.nodes[k]
+				lacks := m.concurrentLack(g, n)
+				here := inst != nil && inst.Held
+				if n.bar == barNone && (lacks == "" && !here || here && inst.State == state.Error) { // or its release is tried again
 					return m.admitDependencies(g, false)
 				}
+				held = held || here && n.bar == barNone
+				if n.bar != barNone {
+					lacks = m.sentence(g, n, obstacle{bar: n.bar})
+				}
+				why = append(why, lacks)
+			}
+			if !held {
+				return refused("group ", name, " cannot be brought online: ", strings.Join(why, "; "))
 			}
 			return Admission{Already: true}
 		case g.status == online || g.status == acquiring:

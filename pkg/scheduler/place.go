@@ -323,6 +323,11 @@ func (m *model) purpose(wanted []int, lead *group) intent {
 			in.phase = state.PhaseRecover
 		}
 	}
+	for _, i := range wanted { // the operator wants one of a set: all start, wherever they can
+		if m.groups[i].st.Phase == state.PhaseRequest && !m.tried(wanted) {
+			in.phase = state.PhaseRequest
+		}
+	}
 	if in.fallover == cluster.FalloverBringOffline && lead.st.Intent != nil {
 		switch lead.st.Intent.Cause {
 		case state.CauseStopMove, state.CauseMove, state.CauseEvacuate, state.CauseDisplaced, state.CauseParent, state.CauseSameNode,

@@ -126,15 +126,21 @@ func (m *model) concurrentBar(g *group, r int) string {
 		return "it is in ERROR there; it waits for clear, online, or for the node to join again"
 	case n.bar != barNone:
 		return m.sentence(g, n, obstacle{bar: n.bar})
-	case n.evac:
-		return n.name + " will give up its lease"
 	case n.manual && !(g.st.Override != nil && g.st.Override.Node == n.name):
 		return m.sentence(g, n, obstacle{bar: barManual})
+	case slices.Contains(g.st.OfflineOn, n.name):
+		return "the operator wants it offline there"
+	}
+	return m.concurrentLack(g, n)
+}
+
+// concurrentLack says what the node lacks for an instance; empty if it has all.
+func (m *model) concurrentLack(g *group, n *node) string {
+	switch {
+	case n.evac:
+		return n.name + " will give up its lease"
 	case n.def.Capacity > 0 && g.def.Weight > 0 && n.load+g.def.Weight > n.def.Capacity:
 		return m.sentence(g, n, obstacle{bar: barCapacity})
-	}
-	if slices.Contains(g.st.OfflineOn, n.name) {
-		return "the operator wants it offline there"
 	}
 	for _, net := range g.nets {
 		if n.st.NetworkDown(net) {

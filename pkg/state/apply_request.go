@@ -37,21 +37,26 @@ func (t *tx) moveGroup(group, node string) {
 	w := t.group(group)
 	w.Override = &Override{Node: node, By: t.e.Command.By, At: t.at()}
 	w.Offline, w.Dynamic = false, 0
-	t.supersede(group)
 	t.unmark(group, node)
+	t.supersede(group, node)
 	t.again(d, PhaseRequest)
 }
 
-// supersede forgets the operator's older placements of the group's same-node set: its groups move as one.
-func (t *tx) supersede(group string) {
+// supersede forgets the operator's older placements of the group's same-node set, and its groups' failures on the node: they move as one.
+func (t *tx) supersede(group, node string) {
 	for _, dep := range t.s.Definition.Dependencies {
 		if !slices.Contains(dep.SameNode, group) {
 			continue
 		}
 		for _, other := range dep.SameNode {
-			if g := t.s.Groups[other]; g != nil && other != group && g.Override != nil {
+			g := t.s.Groups[other]
+			if g == nil || other == group {
+				continue
+			}
+			if g.Override != nil {
 				t.group(other).Override = nil
 			}
+			t.unmark(other, node)
 		}
 	}
 }

@@ -160,8 +160,8 @@ func (w *world) displacementAndPriority() {
 	w.runs("dnp_rg", "node3")
 	w.runs("timer2_rg", "node2")
 	w.runs("timer3_rg", "node3")
-	w.explains("node2", "high_rg", "high_rg is ONLINE on node2", "comes before what is there")
-	w.explains("node2", "low_rg", "low_rg is ONLINE on node3", "high_rg")
+	w.explains("node2", "high_rg", "high_rg is ONLINE on node2", "node1 is dead: proof fenced")
+	w.explains("node2", "low_rg", "low_rg is ONLINE on node3", "high_rg takes node2 and comes before it in their different-nodes set")
 	w.explains("node2", "dnp_rg", "dnp_rg is ONLINE on node3", "best by dynamic node priority", "its script answers 5")
 	check(w.t, w.Boot(w.ctx(), "node1"))
 	w.whole() // fallback would be possible now: FBHPN moves back, NFB stays
@@ -202,7 +202,7 @@ func (w *world) delayedFallback() {
 	})
 	w.t.Logf("%s led and died, %s leads; %v are left until the timer fires", leader, w.leader(), time.Until(fires).Round(time.Second))
 	check(w.t, w.Boot(w.ctx(), leader))
-	w.await(waits+" falls back to node1", func() string {
+	lacks := w.waitFor(time.Until(fires)+patience, func() string {
 		st := w.view()
 		if st == nil {
 			return "no node knows a leader"
@@ -212,6 +212,9 @@ func (w *world) delayedFallback() {
 		}
 		return ""
 	})
+	if lacks != "" {
+		w.t.Fatalf("%s does not fall back to node1: %s", waits, lacks)
+	}
 	w.runs(waits, "node1")
 	e := w.acquired(since, waits, "node1")
 	switch {
