@@ -86,6 +86,11 @@ func (t *tx) again(d *cluster.ResourceGroup, phase Phase) {
 		return
 	}
 	t.releaseAgain(d)
+	for _, node := range d.Nodes { // whatever it was to stop for: now it is to run
+		if i := t.s.Groups[d.Name].Instances[node]; i != nil && i.Held && i.State == Error && i.Retry {
+			t.instance(d.Name, node).Cause = CauseMove
+		}
+	}
 }
 
 // releaseAgain lets the planner ask the nodes once more to release what they could not. Nothing is taken to be gone.
