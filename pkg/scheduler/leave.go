@@ -321,7 +321,11 @@ func (m *model) mayLeave(u *unit, p parts, at int) (moved bool, displaced []int)
 	for _, i := range p.staying {
 		m.unbook(&m.groups[i], at)
 	}
-	cause, c, why, timer := m.better(p.staying, lead, at)
+	all := p.staying
+	if len(p.wanted) > 0 { // they must start together with those that run: a node that cannot take them is no better one
+		all = append(append([]int(nil), p.staying...), p.wanted...)
+	}
+	cause, c, why, timer := m.better(all, lead, at)
 	if cause == "" {
 		for _, i := range p.staying {
 			m.book(&m.groups[i], at)
