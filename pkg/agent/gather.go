@@ -24,6 +24,7 @@ type gatherer struct {
 // A gathering is a list of requests that one round will serve.
 type gathering struct {
 	asked  int           // requests so far
+	closed bool          // full is
 	full   chan struct{} // closed when all that ask have asked: nobody is left to wait for
 	served chan struct{} // closed after the round
 	err    error         // of the round; read it after served
@@ -41,7 +42,8 @@ func (g *gatherer) confirm(ctx context.Context, all int, term context.Context, l
 		now = &gathering{full: make(chan struct{}), served: make(chan struct{})}
 		g.open = now
 	}
-	if now.asked++; now.asked == max(all, 1) {
+	if now.asked++; now.asked >= all && !now.closed {
+		now.closed = true // once: all may grow while the gathering is still open
 		close(now.full)
 	}
 	g.mu.Unlock()

@@ -96,3 +96,14 @@ func TestAGatheringOutlivesItsFirstRequest(t *testing.T) {
 		}
 	})
 }
+
+// A node that joins while a gathering is already full does not fill it twice.
+func TestAGatheringIsFilledOnce(t *testing.T) {
+	full := &gathering{asked: 1, closed: true, full: make(chan struct{}), served: make(chan struct{})}
+	close(full.full)
+	close(full.served)
+	g := gatherer{open: full}
+	if err := g.confirm(t.Context(), 2, t.Context(), time.Second, nil); err != nil {
+		t.Error(err)
+	}
+}
