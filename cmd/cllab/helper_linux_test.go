@@ -50,7 +50,11 @@ func withBinary(run func() int) int {
 		return 1
 	}
 	for _, p := range programs() {
-		if err := os.WriteFile(filepath.Join(dir, p), []byte("#!/bin/sh\necho \"$@\"\nexec sleep 1000\n"), 0o755); err != nil {
+		script := "#!/bin/sh\necho \"$@\"\nexec sleep 1000\n"
+		if p == "clstrmgrd" {
+			script = "#!/bin/sh\necho \"$@\"\n" + helperEnv + "=1 exec " + os.Args[0] + " listen /run/holdfast/" + agentSocket + "\n"
+		}
+		if err := os.WriteFile(filepath.Join(dir, p), []byte(script), 0o755); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -74,6 +78,8 @@ func helperMain(args []string) int {
 		}
 	case "unmount":
 		err = unix.Unmount(args[1], 0)
+	case "listen": // SOCKET: takes connections and closes them
+		err = listen(args[1])
 	case "watchdog": // steps: see below
 		err = driveWatchdog(args[1:])
 	case "tree": // N: processes that fork and end all the time, until killed
@@ -104,6 +110,21 @@ func helperMain(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+func listen(socket string) error {
+	_ = os.Remove(socket)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
 }
 
 // converse asks once and gets an answer, makes the file to tell so, and says what comes next on that connection.

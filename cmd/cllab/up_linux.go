@@ -52,7 +52,7 @@ are online. The lab stays until "cllab down".`,
 	f.StringArrayVar(&o.share, "share", nil, "file to put into /shared before the cluster is formed; may be repeated")
 	f.BoolVar(&o.cfg.Fence, "fence", false, "give the nodes a way to the power switch, for the agent fence_cllab")
 	f.DurationVar(&o.cfg.FenceDelay, "fence-delay", 0, "how long the power switch takes for each order")
-	f.BoolVar(&o.bare, "bare", false, "boot nodes and daemons, but form no cluster")
+	f.BoolVar(&o.bare, "bare", false, "boot nodes and daemons, wait until the daemons answer, but form no cluster")
 	f.BoolVar(&o.noDaemons, "no-daemons", false, "boot nodes without the daemons (and form no cluster)")
 	f.DurationVar(&o.cfg.RebootDelay, "reboot-delay", 2*time.Second, "from a watchdog's reset of a node to its boot")
 	f.BoolVar(&o.noAutoBoot, "no-autoboot", false, "leave a node down after a watchdog's reset")
@@ -77,10 +77,14 @@ func up(ctx context.Context, o upOptions, progress io.Writer) error {
 	if err = shareFiles(dir, o.share); err != nil {
 		return errors.Join(err, down(context.WithoutCancel(ctx), dir, true))
 	}
-	if o.bare || o.noDaemons {
+	switch {
+	case o.noDaemons:
 		return nil
+	case o.bare:
+		err = awaitAgents(ctx, lab.Client{Dir: dir}, &o.cfg)
+	default:
+		err = form(ctx, lab.Client{Dir: dir}, &o.cfg, o.clusterFile, progress)
 	}
-	err = form(ctx, lab.Client{Dir: dir}, &o.cfg, o.clusterFile, progress)
 	if err == nil || o.keep {
 		return err
 	}
