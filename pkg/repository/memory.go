@@ -1,0 +1,213 @@
+package repository
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// ErrLocked says that another process of this machine writes this node's blocks, or that one which was killed has not ended yet
+// because the disk has not answered it.
+var ErrLocked = errors.New("another process of this machine uses the repository volume in this role")
+
+// ErrFailed says that the volume shows less than this node has seen on it: it was restored from an older copy, exchanged, or it
+// loses writes. Nothing on it can be believed; it must be replaced.
+var ErrFailed = errors.New("the repository volume has failed: it shows an older state than this node has seen on it; replace it")
+
+// A mark is the highest that was seen of one writer.
+type mark struct {
+	Beat   uint64 `json:"beat"`   // sequence of its heartbeat
+	Mail   uint64 `json:"mail"`   // highest sequence of its mail to this node
+	Ballot uint64 `json:"ballot"` // sequence of its ballot block
+	Mbal   uint64 `json:"mbal"`
+	Pub    uint64 `json:"pub"`
+	Term   uint64 `json:"term"` // of the replicated log, as its host heartbeat said
+}
+
+// marks are what a node remembers of a volume, on its own disk.
+type marks struct {
+	Format     int             `json:"format"`
+	Volume     string          `json:"volume"`
+	Generation uint64          `json:"generation"` // of the header
+	Clean      bool            `json:"clean"`      // the last process ended with no access outstanding
+	Writers    map[string]mark `json:"writers"`    // by name
+}
+
+// A memory holds the marks, and the lock that keeps a second writer of this node away. It is safe for concurrent use.
+type memory struct {
+	lock *os.File
+	path string
+
+	mu      sync.Mutex
+	m       marks
+	changed bool
+}
+
+const maxMemory = 64 << 10
+
+// openMemory takes the role's lock and reads what was remembered of this volume. Marks of another volume are put aside: a
+// volume that was formatted anew begins anew.
+func openMemory(dir, role string, volume UUID) (*memory, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of the volume's marks: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "volume-"+role+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock of the volume: %w", err)
+	}
+	if err := machineLock(lock); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("take the lock of the volume: %w", err)
+	}
+	y := &memory{lock: lock, path: filepath.Join(dir, "volume-"+role+".json")}
+	if err := y.load(volume); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return y, nil
+}
+
+func (y *memory) load(volume UUID) error {
+	fresh := marks{Format: 1, Volume: volume.String(), Clean: true, Writers: map[string]mark{}}
+	f, err := os.Open(y.path)
+	if errors.Is(err, os.ErrNotExist) {
+		y.m = fresh
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the marks of the volume: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxMemory))
+	if err != nil {
+		return fmt.Errorf("read the marks of the volume: %w", err)
+	}
+	var m marks
+	if err := strictJSON(text, &m); err != nil || m.Format != 1 || m.Writers == nil {
+		return fmt.Errorf("the marks of the volume in %s are damaged (%v): what this node saw of the volume is not known. If the "+
+			"volume was not restored from a copy, remove the file", y.path, err)
+	}
+	if m.Volume != fresh.Volume {
+		fresh.Clean = m.Clean
+		m = fresh
+	}
+	y.m = m
+	return nil
+}
+
+// see compares with what was seen of the writer, and remembers. durable: the memory is on the disk before see returns, if
+// what must never go back (ballot, term) has grown.
+func (y *memory) see(writer string, now mark) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	old := y.m.Writers[writer]
+	next := old
+	var err error
+	grow := func(what string, seen *uint64, v uint64) {
+		if v == 0 {
+			return // not read this time
+		}
+		if v < *seen && err == nil {
+			err = fmt.Errorf("%w (%s of %s is %d, and was %d)", ErrFailed, what, writer, v, *seen)
+		}
+		*seen = max(*seen, v)
+	}
+	grow("the heartbeat's sequence", &next.Beat, now.Beat)
+	grow("the mail's sequence", &next.Mail, now.Mail)
+	grow("the ballot's sequence", &next.Ballot, now.Ballot)
+	grow("the ballot", &next.Mbal, now.Mbal)
+	grow("the published ballot", &next.Pub, now.Pub)
+	grow("the term", &next.Term, now.Term)
+	if next != old {
+		y.m.Writers[writer] = next
+		y.changed = true
+	}
+	return err
+}
+
+func (y *memory) of(writer string) mark {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.m.Writers[writer]
+}
+
+// seeGeneration does the same for the header.
+func (y *memory) seeGeneration(g uint64) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if g < y.m.Generation {
+		return fmt.Errorf("%w (the header's generation is %d, and was %d)", ErrFailed, g, y.m.Generation)
+	}
+	if g > y.m.Generation {
+		y.m.Generation, y.changed = g, true
+	}
+	return nil
+}
+
+// wasClean reports whether the process before ended in order, and says from now on that this one did not.
+func (y *memory) wasClean() (bool, error) {
+	y.mu.Lock()
+	clean := y.m.Clean
+	y.m.Clean, y.changed = false, true
+	y.mu.Unlock()
+	return clean, y.save()
+}
+
+// save writes the marks durably, if they have changed.
+func (y *memory) save() error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if !y.changed {
+		return nil
+	}
+	text, err := json.Marshal(y.m)
+	if err != nil {
+		return fmt.Errorf("encode the marks of the volume: %w", err)
+	}
+	if err := replaceFile(y.path, append(text, '\n')); err != nil {
+		return fmt.Errorf("write the marks of the volume: %w", err)
+	}
+	y.changed = false
+	return nil
+}
+
+// close gives the lock up. clean says that no access of this process is outstanding.
+func (y *memory) close(clean bool) error {
+	y.mu.Lock()
+	y.m.Clean, y.changed = clean, true
+	y.mu.Unlock()
+	err := y.save()
+	y.lock.Close()
+	return err
+}
+
+// replaceFile writes a file so that after a crash the old or the new one is there, whole.
+func replaceFile(path string, text []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
