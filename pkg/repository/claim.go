@@ -117,8 +117,11 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 	var last Host
 	since := time.Now()
 	for {
-		_, h, _, err := v.readHosts()
+		bs, h, _, err := v.readHosts()
 		if err != nil {
+			return err
+		}
+		if err := v.freshen(bs); err != nil {
 			return err
 		}
 		if h.Index != last.Index || h.Ballot != last.Ballot || h.Beat != last.Beat || h.Released != last.Released {
@@ -137,6 +140,21 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// freshen writes this node's ballot again, with nothing changed, when one of its copies cannot be read or carries an old key.
+func (v *Volume) freshen(bs []ballot) error {
+	r, fresh := v.cached.Load(), true
+	for c := range 2 {
+		i := 2*v.index + c
+		fresh = fresh && r.errs[i] == nil && r.frames[i].keyID == r.ring.newest && r.frames[i].seq == bs[v.index].seq
+	}
+	if fresh {
+		return nil
+	}
+	b := bs[v.index]
+	b.seq++
+	return v.announce(b)
 }
 
 // takeOver makes one attempt:
@@ -217,6 +235,10 @@ func (v *Volume) inherit(bs []ballot, beats []hostBeat) ([][]byte, error) {
 	}
 	if source < 0 {
 		return nil, nil // nobody ever published on this volume: there is nothing that could have been promised
+	}
+	if v.nameOf(source) == "" {
+		return nil, fmt.Errorf("the newest claim, %d, belongs to a node that is no member of the volume any more: its records cannot be "+
+			"trusted, and without them nothing can be promised; replace the volume", bs[source].pub)
 	}
 	b := bs[source]
 	atLeast := b.base

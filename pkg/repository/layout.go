@@ -23,7 +23,7 @@ const (
 //	1                     ballots, two copies per node
 //	1 + 2N                host heartbeats of the repository voter, one per node
 //	1 + 3N                heartbeats, one per node
-//	1 + 4N                mailboxes, one per ordered pair: from 0 to 0, from 0 to 1, ...
+//	1 + 4N                mailboxes, one per ordered pair, a node's inbox together: from 0 to 0, from 1 to 0, ...
 //	1 + 4N + N*N          headers, two per node
 //	... + 2N*24           areas of the repository voter, two per node
 //	last                  copy of the format block
@@ -68,7 +68,7 @@ func newLayout(blocks int64, nodes int) (layout, error) {
 func (l layout) ballot(node, copyNo int) int64 { return 1 + int64(2*node+copyNo) }
 func (l layout) hostBeat(node int) int64       { return 1 + int64(2*l.nodes+node) }
 func (l layout) beat(node int) int64           { return 1 + int64(3*l.nodes+node) }
-func (l layout) mail(from, to int) int64       { return 1 + int64(4*l.nodes+from*l.nodes+to) }
+func (l layout) mail(from, to int) int64       { return 1 + int64(4*l.nodes+to*l.nodes+from) }
 func (l layout) header(node, copyNo int) int64 {
 	return 1 + int64(4*l.nodes+l.nodes*l.nodes) + int64(2*node+copyNo)*headerBlocks
 }

@@ -53,6 +53,9 @@ type Volume struct {
 	frontLane, ballotLane, hostLane, areaLane, beatLane, mailLane, headerLane *lane
 
 	cached atomic.Pointer[frontRead]
+
+	beatTurn chan struct{} // one token, for beats
+	beats    beats
 }
 
 // A frontRead is one read of the volume's front, with what was decoded of it: blocks that have not changed are not checked again.
@@ -61,6 +64,8 @@ type frontRead struct {
 	ring   *keyring
 	frames []frame
 	errs   []error
+	// unknownKey says that a block that is new in this read names a key that the ring does not have.
+	unknownKey bool
 }
 
 // ErrNotFormatted says that the device is no repository volume (any more).
@@ -82,7 +87,8 @@ func Open(o Options) (*Volume, error) {
 	v := &Volume{opts: o, dev: dev, codec: &codec{cluster: cluster}, name: o.Node,
 		frontLane: newLane("read the volume's front"), ballotLane: newLane("write the ballot"),
 		hostLane: newLane("write the host heartbeat"), areaLane: newLane("the voter's area"),
-		beatLane: newLane("write the heartbeat"), mailLane: newLane("the mailbox"), headerLane: newLane("the header")}
+		beatLane: newLane("write the heartbeat"), mailLane: newLane("the mailbox"), headerLane: newLane("the header"), beatTurn: make(chan struct{}, 1)}
+	v.beatTurn <- struct{}{}
 	if err := v.open(size); err != nil {
 		if v.memory != nil {
 			v.memory.close(v.memory.m.Clean)
@@ -185,6 +191,9 @@ func (v *Volume) Refresh() error {
 			return err
 		}
 	}
+	if now := v.head.Load(); now != nil && now.Generation == best.Generation {
+		return nil
+	}
 	ring, err := best.openKeys(v.name, v.opts.Authority)
 	if err != nil {
 		return err
@@ -272,14 +281,11 @@ func (v *Volume) readFront(full bool) ([]frame, []error, error) {
 		return nil, nil, err
 	}
 	r := v.decodeFront(buf, n)
-	for _, err := range r.errs {
-		if errors.Is(err, errKey) { // a key that is newer than the header this process has read
-			if err := v.Refresh(); err != nil {
-				return nil, nil, err
-			}
-			r = v.decodeFront(buf, n)
-			break
+	if r.unknownKey { // it may be newer than the header this process has read
+		if err := v.Refresh(); err != nil {
+			return nil, nil, err
 		}
+		r = v.decodeFront(buf, n)
 	}
 	v.cached.Store(r)
 	return r.frames, r.errs, nil
@@ -302,6 +308,7 @@ func (v *Volume) decodeFront(buf []byte, n int) *frontRead {
 			k, node = kindHostBeat, i-2*v.layout.nodes
 		}
 		r.frames[i], r.errs[i] = v.codec.decode(b, k, uint16(node), v.layout.ballot(0, 0)+int64(i))
+		r.unknownKey = r.unknownKey || errors.Is(r.errs[i], errKey)
 	}
 	return r
 }
@@ -318,6 +325,8 @@ func (v *Volume) ballotsOf(frames []frame, errs []error) ([]ballot, error) {
 			}
 		}
 		switch {
+		case bad[0] != nil && bad[1] != nil && v.nameOf(i) == "":
+			continue // nobody's: no member of the newest header has this place
 		case bad[0] != nil && bad[1] != nil:
 			return nil, &BlockError{v.layout.ballot(i, 0), fmt.Sprintf("ballot of node %d, and its copy", i), bad[0]}
 		case bad[0] != nil:

@@ -259,6 +259,12 @@ func (w *Voter) Close() error { return w.release(noNode) }
 // HandOver is Close, and names the node that is meant to claim next; others wait for T_host before they try.
 func (w *Voter) HandOver(node string) error {
 	m := w.v.head.Load().member(node)
+	if m == nil { // it may have come since this process read the header
+		if err := w.v.Refresh(); err != nil {
+			return fmt.Errorf("hand the repository voter over to %s: %w", node, err)
+		}
+		m = w.v.head.Load().member(node)
+	}
 	if m == nil {
 		return fmt.Errorf("hand the repository voter over: %s is no member of the volume", node)
 	}
