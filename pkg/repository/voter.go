@@ -226,7 +226,7 @@ func (w *Voter) writeOwn(b ballot) error {
 func (w *Voter) Room() (free, size int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return (w.v.layout.area - int64(w.tail)) * areaData, w.v.layout.area * areaData
+	return (w.v.layout.area - int64(w.tail)) / 2 * areaData, w.v.layout.area / 2 * areaData
 }
 
 // NoteTerm tells the heartbeat the highest term of the replicated log that the voter has promised, so that others remember it.
