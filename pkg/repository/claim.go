@@ -146,7 +146,7 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 func (v *Volume) freshen(bs []ballot) error {
 	r, fresh := v.cached.Load(), true
 	for c := range 2 {
-		i := 2*v.index + c
+		i := c*v.layout.nodes + v.index
 		fresh = fresh && r.errs[i] == nil && r.frames[i].keyID == r.ring.newest && r.frames[i].seq == bs[v.index].seq
 	}
 	if fresh {

@@ -20,7 +20,7 @@ const (
 // A layout says what lies where, in blocks. It follows from the number of blocks and of nodes.
 //
 //	0                     format block
-//	1                     ballots, two copies per node
+//	1                     ballots, and then a copy of each: a stray write of some blocks does not hit both
 //	1 + 2N                host heartbeats of the repository voter, one per node
 //	1 + 3N                heartbeats, one per node
 //	1 + 4N                mailboxes, one per ordered pair, a node's inbox together: from 0 to 0, from 1 to 0, ...
@@ -65,7 +65,7 @@ func newLayout(blocks int64, nodes int) (layout, error) {
 	return l, nil
 }
 
-func (l layout) ballot(node, copyNo int) int64 { return 1 + int64(2*node+copyNo) }
+func (l layout) ballot(node, copyNo int) int64 { return 1 + int64(copyNo*l.nodes+node) }
 func (l layout) hostBeat(node int) int64       { return 1 + int64(2*l.nodes+node) }
 func (l layout) beat(node int) int64           { return 1 + int64(3*l.nodes+node) }
 func (l layout) mail(from, to int) int64       { return 1 + int64(4*l.nodes+to*l.nodes+from) }

@@ -130,7 +130,7 @@ func (v *Volume) keysInUse(next *header, frames []frame, errs []error) *keyring 
 		member[m.Index] = true
 	}
 	for i, f := range frames {
-		if errs[i] == nil && member[frontOwner(i, v.layout.nodes)] {
+		if errs[i] == nil && member[i%v.layout.nodes] {
 			used[f.keyID] = true
 		}
 	}
@@ -153,14 +153,6 @@ func (v *Volume) keysInUse(next *header, frames []frame, errs []error) *keyring 
 		}
 	}
 	return ring
-}
-
-// frontOwner is the node whose block lies at place i of the front.
-func frontOwner(i, nodes int) int {
-	if i < 2*nodes {
-		return i / 2
-	}
-	return i % nodes
 }
 
 // prepareSlots writes the ballots and heartbeats of places that become a member's: what lies there may be under a key that is gone.

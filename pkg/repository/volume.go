@@ -300,13 +300,7 @@ func (v *Volume) decodeFront(buf []byte, n int) *frontRead {
 			r.frames[i], r.errs[i] = old.frames[i], old.errs[i]
 			continue
 		}
-		k, node := kindBallot, i/2
-		switch {
-		case i >= 3*v.layout.nodes:
-			k, node = kindBeat, i-3*v.layout.nodes
-		case i >= 2*v.layout.nodes:
-			k, node = kindHostBeat, i-2*v.layout.nodes
-		}
+		k, node := [...]kind{kindBallot, kindBallot, kindHostBeat, kindBeat}[i/v.layout.nodes], i%v.layout.nodes
 		r.frames[i], r.errs[i] = v.codec.decode(b, k, uint16(node), v.layout.ballot(0, 0)+int64(i))
 		r.unknownKey = r.unknownKey || errors.Is(r.errs[i], errKey)
 	}
@@ -320,8 +314,8 @@ func (v *Volume) ballotsOf(frames []frame, errs []error) ([]ballot, error) {
 		var found [2]ballot
 		var bad [2]error
 		for c := range 2 {
-			if bad[c] = errs[2*i+c]; bad[c] == nil {
-				found[c], bad[c] = decodeBallot(frames[2*i+c], i)
+			if bad[c] = errs[c*v.layout.nodes+i]; bad[c] == nil {
+				found[c], bad[c] = decodeBallot(frames[c*v.layout.nodes+i], i)
 			}
 		}
 		switch {

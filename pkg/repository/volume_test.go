@@ -2,12 +2,15 @@ package repository
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,24 +130,7 @@ func TestFormatSizesAndMembers(t *testing.T) {
 	}
 }
 
-func TestDirectAccessIsAMust(t *testing.T) {
-	if _, err := os.Stat("/dev/shm"); err != nil {
-		t.Skip("no tmpfs here")
-	}
-	f, err := os.CreateTemp("/dev/shm", "volume")
-	if err != nil {
-		t.Skip(err)
-	}
-	defer os.Remove(f.Name())
-	f.Close()
-	d, _, err := OpenDevice(f.Name(), true, false)
-	if err == nil {
-		// A kernel whose tmpfs takes O_DIRECT: then there is nothing to refuse.
-		d.Close()
-		t.Log("the tmpfs of this kernel has direct access")
-	} else if !strings.Contains(err.Error(), "direct I/O") {
-		t.Fatal(err)
-	}
+func TestOpenDeviceRefuses(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(testFile(t, 4096), link); err != nil {
 		t.Fatal(err)
@@ -378,4 +364,189 @@ func TestMembersComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRecords(t, c, "all")
+}
+
+// TestGarbageInEveryBlockInTurn: whatever one block becomes, a claim inherits all that was acknowledged.
+func TestGarbageInEveryBlockInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, base := memoryDisk(t, "a", "b"), fastTemp(t)
+		va := openDisk(t, d, base, "a", RoleVoter)
+		a := claim(t, va)
+		long := string(bytes.Repeat([]byte("long "), 3000))
+		for _, r := range []string{"one", long, "three"} {
+			if err := a.Append([]byte(r)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(testTimings.Host)
+		whole := d.Bytes(0, d.Size())
+		garbage := bytes.Repeat([]byte{0xa5, 0x5a, 0x00, 0xff}, BlockSize/4)
+		failed, tried := 0, 0
+		for block := range d.Size() / BlockSize {
+			if blank := alignedBlocks(1); block%16 != 0 && bytes.Equal(whole[block*BlockSize:(block+1)*BlockSize], blank) {
+				continue // of the blocks that were never written, some are enough
+			}
+			tried++
+			broken := repositorytest.NewDisk(d.Size())
+			broken.Set(0, whole)
+			broken.Set(block*BlockSize, garbage)
+			dir := filepath.Join(base, fmt.Sprint(block))
+			v, err := Open(openOptions(t, broken, dir, "b", RoleVoter))
+			if err != nil {
+				t.Fatalf("block %d: %v", block, err)
+			}
+			b, err := v.takeOver()
+			if err != nil {
+				t.Errorf("block %d: %v", block, err)
+				if failed++; failed > 5 {
+					t.Fatal("and so on")
+				}
+				continue
+			}
+			wantRecords(t, b, "one", long, "three")
+			b.Close()
+			v.Close()
+			os.RemoveAll(dir)
+		}
+		t.Logf("%d blocks were spoilt, one at a time", tried)
+		a.Close()
+		va.Close()
+	})
+}
+
+// fastTemp is a directory in memory where there is one.
+func fastTemp(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(fastDir(), "holdfast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// TestB8TheDiskLoadOfAnIdleClusterIsSmall counts the accesses of two nodes for a minute: heartbeats of both agents, one voter with the
+// answers that an idle log needs, one that waits. The real log's answers are counted in the end-to-end tests; here 8 looks and half a
+// record per second stand for them.
+func TestB8TheDiskLoadOfAnIdleClusterIsSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timings := TimingsFor(1500 * time.Millisecond)
+		d, dir := repositorytest.NewDisk(MinLabSize), fastTemp(t)
+		if _, err := Format(FormatOptions{Device: d.Open(), Size: d.Size(), Cluster: testCluster, Node: "a", Members: members("a", "b"),
+			Authority: repositorytest.Authority("a"), Timings: timings, Lab: true}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var count [2]atomic.Int64
+		for i, node := range []string{"a", "b"} {
+			open := func(role Role) *Volume {
+				o := openOptions(t, d, dir, node, role)
+				o.Device.(*repositorytest.Handle).Before = func(bool, int64, int) error { count[i].Add(1); return nil }
+				v, err := Open(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { v.Close() })
+				return v
+			}
+			agent, voter := open(RoleAgent), open(RoleVoter)
+			every := func(d time.Duration, f func() error) {
+				wg.Go(func() {
+					for sleep(ctx, d) == nil {
+						if err := f(); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			every(timings.Beat, func() error { return agent.WriteBeat(Beat{}) })
+			every(timings.Beat, func() error { _, err := agent.ReadBeats(); return err })
+			if i == 0 {
+				w := claim(t, voter)
+				every(time.Second/8, w.Check)
+				every(2*time.Second, func() error { return w.Append([]byte("x")) })
+				wg.Go(func() { <-ctx.Done(); w.Close() })
+				continue
+			}
+			wg.Go(func() {
+				if w, err := voter.Claim(ctx); err == nil {
+					t.Error("the waiting voter claimed")
+					w.Close()
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		begun := [2]int64{count[0].Load(), count[1].Load()}
+		time.Sleep(time.Minute)
+		for i := range count {
+			perSecond := float64(count[i].Load()-begun[i]) / 60
+			fmt.Printf("disk load: node %d: %.1f accesses per second\n", i, perSecond)
+			if perSecond > 20 {
+				t.Errorf("node %d has %.1f accesses per second", i, perSecond)
+			}
+		}
+		stop()
+		wg.Wait()
+	})
+}
+
+// TestADiskThatNeverAnswersBlocksNobody: calls end, nothing newer is written after a write that hangs, and the lock stays.
+func TestADiskThatNeverAnswersBlocksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, dir := memoryDisk(t, "a", "b"), fastTemp(t)
+		o := openOptions(t, d, dir, "a", RoleVoter)
+		hang := make(chan struct{})
+		var hanging, writes atomic.Int64
+		h := o.Device.(*repositorytest.Handle)
+		v, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := claim(t, v)
+		h.Before = func(write bool, _ int64, _ int) error {
+			hanging.Add(1)
+			if write {
+				writes.Add(1)
+			}
+			<-hang
+			return nil
+		}
+		begun := time.Now()
+		if err := w.Append([]byte("x")); !errors.Is(err, ErrHung) {
+			t.Fatalf("the append: %v", err)
+		}
+		if took := time.Since(begun); took > 2*testTimings.IO {
+			t.Fatalf("the append took %v", took)
+		}
+		<-w.Done()
+		if err := w.Check(); !errors.Is(err, ErrHung) {
+			t.Fatalf("a look after the end: %v", err)
+		}
+		for range 20 {
+			w.Append([]byte("y"))
+			w.Compact(nil)
+			time.Sleep(testTimings.IO)
+		}
+		if n := writes.Load(); n > 2 { // the record's, and the host heartbeat's
+			t.Fatalf("%d writes are under way", n)
+		}
+		w.Close()
+		if err := v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(openOptions(t, d, dir, "a", RoleVoter)); !errors.Is(err, ErrLocked) {
+			t.Fatalf("a second process while the write of the first hangs: %v", err)
+		}
+		close(hang)
+		synctest.Wait()
+		v.memory.lock.Close() // as the kernel does when the process has ended at last
+		next := openDisk(t, d, dir, "a", RoleVoter)
+		if next.notBefore.IsZero() {
+			t.Fatal("the next process does not wait")
+		}
+		again := claim(t, next)
+		wantRecords(t, again, "x") // the write happened, though nobody promised it
+		again.Close()
+	})
 }
