@@ -454,7 +454,7 @@ func TestB8TheDiskLoadOfAnIdleClusterIsSmall(t *testing.T) {
 			every := func(d time.Duration, f func() error) {
 				wg.Go(func() {
 					for sleep(ctx, d) == nil {
-						if err := f(); err != nil {
+						if err := f(); err != nil && ctx.Err() == nil {
 							t.Error(err)
 						}
 					}
