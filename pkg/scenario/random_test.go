@@ -146,7 +146,8 @@ func granted(w *world, s *StepReport) []string {
 	default:
 		return nil
 	}
-	return []string{fmt.Sprintf("without effect: %s was taken, and %s is online on %v", s.Do, g, online)}
+	return []string{fmt.Sprintf("without effect: %s was taken, and %s is online on %v: %s", s.Do, g, online,
+		strings.Join(scheduler.Explain(w.s, g, w.now).Sentences, "; "))}
 }
 
 // wakes: the leader sleeps until Next, so the same state must not be planned otherwise before.

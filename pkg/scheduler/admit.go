@@ -127,6 +127,10 @@ func (m *model) admitPlace(g *group, k int) Admission {
 	var waiting []int // free members that would have to start together with it
 	for _, i := range m.units[g.unit].groups {
 		o := &m.groups[i]
+		if o != g && o.status >= stuck && o.holder != k {
+			return refused("group ", g.def.Name, " cannot run on node ", m.nodes[k].name, ": ", o.def.Name, " of its same-node set is ",
+				string(m.v.Shown(o.def.Name, m.nodes[o.holder].name).State), " on ", m.nodes[o.holder].name)
+		}
 		if o != g && o.status == free && m.wants(o) {
 			waiting = append(waiting, i)
 		}
@@ -141,9 +145,9 @@ func (m *model) admitPlace(g *group, k int) Admission {
 	if !runs {
 		members = append(members, waiting...)
 	}
+	booked := func(o *group) bool { return o.holder >= 0 && o.inst.Held && o.leave.cause == "" && o.status != releasing }
 	for _, i := range members {
-		o := &m.groups[i]
-		if o.holder >= 0 && o.inst.Held && o.leave.cause == "" && o.status != releasing {
+		if o := &m.groups[i]; booked(o) {
 			m.unbook(o, o.holder)
 		}
 	}
@@ -155,7 +159,10 @@ func (m *model) admitPlace(g *group, k int) Admission {
 	}
 	o, of := m.obstacle(members, k, situation{leaving: -1, displace: true})
 	for x, i := range members {
-		m.groups[i].st = kept[x]
+		g := &m.groups[i]
+		if g.st = kept[x]; booked(g) {
+			m.book(g, g.holder)
+		}
 	}
 	if o.bar != barNone {
 		return refused("group ", g.def.Name, " cannot run on node ", m.nodes[k].name, ": ", m.sentence(of, &m.nodes[k], o))
@@ -226,6 +233,9 @@ func (m *model) admitOnline(name string) Admission {
 				n := &m.nodes[k]
 				lacks := m.concurrentLack(g, n)
 				here := inst != nil && inst.Held
+				if n.manual && lacks == "" {
+					lacks = m.sentence(g, n, obstacle{bar: barManual})
+				}
 				if n.bar == barNone && (lacks == "" && !here || here && inst.State == state.Error) { // or its release is tried again
 					return m.admitDependencies(g, false)
 				}
@@ -261,19 +271,13 @@ func (m *model) admitSomewhere(g *group) Admission {
 			return Admission{}
 		}
 	}
-	why := ""
+	var why []string
+	prefix := "group " + g.def.Name + " cannot run on node "
 	for _, k := range g.list {
-		st, kept := *g.st, g.st
-		st.Tried = nil // the request begins a new chain
-		g.st = &st
-		o, of := m.obstacle([]int{g.index}, k, situation{leaving: -1, displace: true})
-		g.st = kept
-		if why != "" {
-			why += "; "
-		}
-		why += m.sentence(of, &m.nodes[k], o)
+		_, sentence, _ := strings.Cut(strings.TrimPrefix(m.admitPlace(g, k).Refused, prefix), ": ")
+		why = append(why, sentence)
 	}
-	return refused("group ", g.def.Name, " cannot be brought online: ", why)
+	return refused("group ", g.def.Name, " cannot be brought online: ", strings.Join(why, "; "))
 }
 
 func (m *model) admitOffline(name, node string) Admission {

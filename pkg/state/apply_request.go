@@ -85,8 +85,13 @@ func (t *tx) again(d *cluster.ResourceGroup, phase Phase) {
 		g.Phase, g.Intent = phase, nil
 		return
 	}
+	t.startOver(d)
+}
+
+// startOver tries failed releases once more; whatever they were for, the group is to run now.
+func (t *tx) startOver(d *cluster.ResourceGroup) {
 	t.releaseAgain(d)
-	for _, node := range d.Nodes { // whatever it was to stop for: now it is to run
+	for _, node := range d.Nodes {
 		if i := t.s.Groups[d.Name].Instances[node]; i != nil && i.Held && i.State == Error && i.Retry {
 			t.instance(d.Name, node).Cause = CauseMove
 		}
@@ -108,6 +113,9 @@ func (t *tx) onlineConcurrent(d *cluster.ResourceGroup, node string) {
 	t.event(EventExternalStateChange, node, d.Name, "group %s is to be online%s: asked by %s", d.Name, onNode(node), t.by())
 	g := t.group(d.Name)
 	g.Offline = false
+	if n := t.s.Nodes[node]; n != nil && n.Services == ServicesManual { // there it starts only for the operator
+		g.Override = &Override{Node: node, By: t.e.Command.By, At: t.at()}
+	}
 	if g.Phase == PhaseError || g.Phase == PhaseParked {
 		g.Phase = PhaseStart
 	}
@@ -121,7 +129,7 @@ func (t *tx) onlineConcurrent(d *cluster.ResourceGroup, node string) {
 			t.turn(t.instance(d.Name, n), Offline, "")
 		}
 	}
-	t.releaseAgain(d)
+	t.startOver(d)
 }
 
 func (t *tx) offlineGroup(c *OfflineGroup) {
