@@ -326,6 +326,13 @@ func (m *model) mayLeave(u *unit, p parts, at int) (moved bool, displaced []int)
 		all = append(append([]int(nil), p.staying...), p.wanted...)
 	}
 	cause, c, why, timer := m.better(all, lead, at)
+	if cause == state.CauseFallback || cause == state.CauseNetwork { // now, before others are placed where it would make room
+		for _, i := range p.staying {
+			if cause != "" && m.tooDear(&m.groups[i]) {
+				cause = ""
+			}
+		}
+	}
 	if cause == "" {
 		for _, i := range p.staying {
 			m.book(&m.groups[i], at)
