@@ -37,6 +37,8 @@ const (
 	rpcOperate = "operate"
 	rpcAdmit   = "admit"
 	rpcPing    = "ping"
+
+	rpcRemember = "remember"
 )
 
 // A member is this node's part in one cluster: everything that exists between joining and leaving it.
@@ -58,6 +60,8 @@ type member struct {
 	fsm        *fsm
 	raft       *consensus.Node
 	links      *peer.Peer
+	memory     memory
+	answers    atomic.Bool // the log is open: newcomers are answered
 	tombstones *executor.Tombstones
 	former     resetNote  // of an older boot, as found at the start
 	noteMu     sync.Mutex // over the note about a reset of this boot
@@ -114,14 +118,26 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 		return nil, err
 	}
 	m.det = detector.New(detector.ParamsFor(m.params()), m.clock.Now())
+	if err := m.loadMemory(); err != nil {
+		return nil, err
+	}
 	if err := m.openLinks(); err != nil {
 		return nil, err
 	}
-	if err := m.openLog(); err != nil {
+	if err = m.askMemories(); err == nil {
+		err = m.openLog()
+	}
+	if err != nil {
+		m.links.Close()
+		return nil, err
+	}
+	if err := m.beginMemory(); err != nil {
+		_ = m.raft.Close()
 		m.links.Close()
 		return nil, err
 	}
 	m.setTiming(m.timingOf(m.view()))
+	m.answerCalls()
 	return m, nil
 }
 
@@ -136,6 +152,14 @@ func (m *member) openLinks() error {
 	if err != nil {
 		return err
 	}
+	m.links.Handle(rpcRemember, m.serveRemember)
+	m.links.HandleInline(rpcPing, func(context.Context, string, []byte) ([]byte, error) { return nil, nil })
+	return nil
+}
+
+// answerCalls begins to answer the calls that need the log, which is open now.
+func (m *member) answerCalls() {
+	m.answers.Store(true)
 	m.links.Handle(rpcLease, m.serveLease)
 	m.links.Handle(rpcHello, m.serveHello)
 	m.links.Handle(rpcBoot, m.serveBoot)
@@ -143,17 +167,18 @@ func (m *member) openLinks() error {
 	m.links.Handle(rpcReport, m.serveReport)
 	m.links.Handle(rpcOperate, m.serveOperate)
 	m.links.Handle(rpcAdmit, m.serveAdmit)
-	m.links.HandleInline(rpcPing, func(context.Context, string, []byte) ([]byte, error) { return nil, nil })
-	return nil
 }
 
 func (m *member) openLog() error {
 	cfg := consensus.Config{
-		ID: m.id.RaftID, ClusterID: m.id.ClusterUUID, Dir: filepath.Join(m.opt.Node.StateDir, "raft"), MachineID: machineID(),
+		ID: m.id.RaftID, ClusterID: m.id.ClusterUUID, Dir: m.raftDir(), MachineID: machineID(),
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
+			if err := m.mayTalk(nodeOfServer(server)); err != nil {
+				return nil, err
+			}
 			return m.links.Dial(ctx, nodeOfServer(server), peer.ProtoRaft)
 		},
-		Listener: m.links.Listener(peer.ProtoRaft), Ask: m.askConfirm, Params: m.params(), FSM: m.fsm, Clock: m.clock, Logger: m.log,
+		Listener: askedListener{m.links.Listener(peer.ProtoRaft), m}, Ask: m.askConfirm, Params: m.params(), FSM: m.fsm, Clock: m.clock, Logger: m.log,
 		Exit: m.opt.Exit,
 	}
 	var err error

@@ -318,6 +318,9 @@ type admissionReply struct {
 
 // serveJoin answers a newcomer, through the leader.
 func (m *member) serveJoin(ctx context.Context, remote string, body []byte) ([]byte, error) {
+	if !m.answers.Load() {
+		return nil, errNoLeader
+	}
 	ad := admission{Remote: remote, Body: body}
 	var r admissionReply
 	if _, err := m.callLeader(ctx, rpcAdmit, ad, &r, func() any { return m.admit(ctx, ad) }); err != nil {
@@ -471,10 +474,13 @@ func (m *member) askConfirm(ctx context.Context, voter string, req consensus.Con
 	return r, json.Unmarshal(out, &r)
 }
 
-func (m *member) serveConfirm(_ context.Context, _ string, body []byte) ([]byte, error) {
+func (m *member) serveConfirm(_ context.Context, from string, body []byte) ([]byte, error) {
 	var req consensus.ConfirmRequest
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, errors.New("the confirmation request cannot be read")
+	}
+	if !m.hasAsked(from) {
+		return nil, errors.New("node " + from + " was not asked yet what the log knows of this node's store")
 	}
 	if m.raft == nil {
 		return nil, errors.New("the log is not open yet")

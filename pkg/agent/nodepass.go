@@ -29,6 +29,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	if n.introducing {
 		return // it probes and stops by itself; one action per group at a time
 	}
+	m.tendMemory(view)
 	m.tendWatches(view)
 	m.prepare(view)
 	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(now)) {

@@ -214,9 +214,10 @@ func TestNetworksAreTold(t *testing.T) {
 }
 
 // TestDetectionTime prints the figures of docs/timing.md: from the silent death of one of three nodes until the first and the
-// last survivor says so.
+// last survivor says so. Whom memberlist probes next is drawn at random, so the longest time of a few runs says little: it is held
+// against what no draw can exceed, and the median against what is usual.
 func TestDetectionTime(t *testing.T) {
-	limits := map[string]time.Duration{"fast": 1500 * time.Millisecond, "default": 7 * time.Second, "careful": 10 * time.Second}
+	usual := map[string]time.Duration{"fast": 1500 * time.Millisecond, "default": 7 * time.Second, "careful": 10 * time.Second}
 	for _, profile := range []string{"fast", "default", "careful"} {
 		for _, n := range []int{2, 3, 5} {
 			const runs = 15
@@ -248,8 +249,16 @@ func TestDetectionTime(t *testing.T) {
 			slices.Sort(last)
 			t.Logf("%-8s %d nodes: first survivor %v / %v / %v, last survivor %v / %v / %v (min / median / max of %d)", profile, n,
 				first[0], first[runs/2], first[runs-1], last[0], last[runs/2], last[runs-1], runs)
-			if last[runs-1] > limits[profile] {
-				t.Errorf("%s: a death was found after %v", profile, last[runs-1])
+			// Each survivor goes through the others in an order that is drawn anew after each pass: the dead node may be the first of one
+			// pass and the last of the next. Then the probe itself, and the time to object at its longest.
+			timing, err := TimingFor(profile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bound := time.Duration(2*(n-1))*timing.ProbeInterval + time.Duration(2*timing.SuspicionMult)*timing.ProbeInterval
+			if last[runs-1] > bound || last[runs/2] > usual[profile] {
+				t.Errorf("%s, %d nodes: a death was found after %v (at most %v), usually after %v (at most %v)", profile, n, last[runs-1], bound,
+					last[runs/2], usual[profile])
 			}
 		}
 	}

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,7 +54,7 @@ func TestA1OldLogStartsNothing(t *testing.T) {
 		out  bool   // the copy is known for one (A10), and the daemon refuses to take part
 	}{
 		{"restored store", "raft", false, false},
-		{"restored store of an earlier boot", "raft", true, false},
+		{"restored store of an earlier boot", "raft", true, true}, // only the others' memory tells it from the right one
 		{"restored state directory", "", false, true},
 		{"restored state directory of an earlier boot", "", true, true},
 	} {
@@ -82,6 +83,7 @@ func TestA1OldLogStartsNothing(t *testing.T) {
 			check(t, w.Cut(w.ctx(), "node1", "", lab.Both))
 			check(t, w.PowerOn(w.ctx(), "node1"))
 			w.quiet("node1", 6*time.Second) // it is alone with its old log
+			server := w.serverOf("node1")
 			check(t, w.Heal(w.ctx(), "node1"))
 			w.quiet("node1", 3*time.Second)
 			if c.out {
@@ -91,6 +93,12 @@ func TestA1OldLogStartsNothing(t *testing.T) {
 				}
 				t.Logf("the daemon says: %s", said)
 				w.rejoin("node1", next)
+				w.await("node1 has another server id", func() string {
+					if now := w.serverOf("node1"); now == server || now == "" {
+						return "it is " + now
+					}
+					return ""
+				})
 			}
 			w.whole()
 			if on := w.online(group); on != next {
@@ -103,6 +111,22 @@ func TestA1OldLogStartsNothing(t *testing.T) {
 			w.outages()
 		})
 	}
+}
+
+// serverOf is the server id that a node's own record of its membership names.
+func (w *world) serverOf(node string) string {
+	w.t.Helper()
+	var r struct {
+		Server string `json:"server_id"`
+	}
+	b, err := os.ReadFile(w.NodePath(node, "lib", "raft/identity.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.t.Fatal(err)
+	}
+	return r.Server
 }
 
 // rejoin does what the daemon of a node with an untrusted store asks for.

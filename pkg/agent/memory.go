@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/consensus"
+	"github.com/holdfast-ha/holdfast/pkg/peer"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+)
+
+// No voter with amnesia (attack A10). A store that was put back from an image has forgotten votes and acknowledgements. Each start
+// draws a new value, which goes into the store's record first and then into the log; so a store whose value is older than the log's
+// is a copy, and its server must not take part. Every other member is asked what the log says of this server:
+//
+//   - all at once before the log is opened, for a short time, or until one that leads has answered: it knows all that is committed;
+//   - who could not be asked then, before the first message of the log is read from it or sent to it, and before its round is
+//     confirmed. So no vote and no acknowledgement goes to a member that has not been asked.
+//
+// What this does not find: a copy that was made and put back within one and the same start; a copy whose newer values no member
+// that can be reached knows, because it has just started itself and has not applied its log yet, or is cut off. The record's place
+// (consensus.Identity) finds most of those, and a copy of a whole machine remains an assumption.
+
+// memory is what this member's store remembers of its starts.
+type memory struct {
+	mu       sync.Mutex
+	id       *consensus.Identity // nil: a new store, which has promised nothing
+	boot     consensus.Boot      // of this start
+	accepted bool                // it was seen in the log
+	asked    map[string]bool     // members that have told what they know
+	lost     error               // the store is a copy
+}
+
+// Times of the question.
+const (
+	rememberAtStart = 200 * time.Millisecond // for all, before the log is opened: an agent must be back before its lease runs out
+	rememberOne     = time.Second
+)
+
+type rememberRequest struct {
+	Server string `json:"server"`
+}
+
+type rememberReply struct {
+	Boot    string `json:"boot,omitempty"` // as bootValue makes it; empty: none is known
+	Leading bool   `json:"leading,omitempty"`
+}
+
+// bootValue is a start of a server in the log. The server's id stands in it, because a node that rejoins begins anew.
+func bootValue(server string, b consensus.Boot) string {
+	return server + " " + strconv.FormatUint(b.Number, 10) + " " + b.Random
+}
+
+// loggedBoot reads bootValue. The zero Boot: the value is of another server, or there is none.
+func loggedBoot(server, value string) (consensus.Boot, error) {
+	f := strings.Fields(value)
+	if value == "" || len(f) == 3 && f[0] != server {
+		return consensus.Boot{}, nil
+	}
+	if len(f) != 3 {
+		return consensus.Boot{}, fmt.Errorf("the boot %q of server %s cannot be read", value, server)
+	}
+	n, err := strconv.ParseUint(f[1], 10, 64)
+	if err != nil {
+		return consensus.Boot{}, fmt.Errorf("the boot %q of server %s cannot be read", value, server)
+	}
+	return consensus.Boot{Number: n, Random: f[2]}, nil
+}
+
+// loadMemory reads the store's record before the store is opened.
+func (m *member) loadMemory() error {
+	m.memory.asked = map[string]bool{}
+	id, err := consensus.LoadIdentity(m.raftDir())
+	switch {
+	case errors.Is(err, consensus.ErrNoIdentity):
+		return nil // opening the store says whether it must have one
+	case err != nil:
+		return err
+	}
+	m.memory.id = id
+	return nil
+}
+
+func (m *member) raftDir() string { return filepath.Join(m.opt.Node.StateDir, "raft") }
+
+// askMemories asks the other members, all at once, before the log is opened.
+func (m *member) askMemories() error {
+	if m.memory.id == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rememberAtStart)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, node := range sortedKeys(*m.friends.Load()) {
+		if node == m.name {
+			continue
+		}
+		wg.Go(func() {
+			leads, err := m.askMemory(ctx, node)
+			if leads && err == nil {
+				cancel()
+			}
+			if err != nil {
+				m.log.Debug("a member could not be asked what the log knows of this store; it is asked before it is talked to", "member", node, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+	m.memory.mu.Lock()
+	defer m.memory.mu.Unlock()
+	return m.memory.lost
+}
+
+// beginMemory draws the value of this start, once the log is open.
+func (m *member) beginMemory() error {
+	m.memory.mu.Lock()
+	defer m.memory.mu.Unlock()
+	fresh := m.memory.id == nil
+	id := m.raft.Identity()
+	boot, err := id.Propose()
+	if err != nil {
+		return err
+	}
+	m.memory.boot = boot
+	if !fresh {
+		m.memory.id = id
+	}
+	return nil
+}
+
+// askMemory asks one member. nil: it has answered, now or before, and what it knows is no reason to stay away.
+func (m *member) askMemory(ctx context.Context, node string) (leads bool, err error) {
+	m.memory.mu.Lock()
+	done, lost := m.memory.id == nil || m.memory.asked[node], m.memory.lost
+	m.memory.mu.Unlock()
+	if lost != nil || done {
+		return false, lost
+	}
+	body, err := json.Marshal(rememberRequest{Server: m.id.RaftID})
+	if err != nil {
+		return false, err
+	}
+	var r rememberReply
+	out, err := m.links.Call(ctx, node, rpcRemember, body)
+	if remote, refused := errors.AsType[*peer.RemoteError](err); refused {
+		m.log.Warn("a member cannot tell what the log knows of this store", "member", node, "error", remote) // of an older version
+	} else if err != nil {
+		return false, fmt.Errorf("ask node %s what the log knows of this store: %w", node, err)
+	} else if err := json.Unmarshal(out, &r); err != nil {
+		return false, fmt.Errorf("the answer of node %s about this store cannot be read", node)
+	}
+	logged, err := loggedBoot(m.id.RaftID, r.Boot)
+	if err != nil {
+		return false, fmt.Errorf("node %s: %w", node, err)
+	}
+	m.memory.mu.Lock()
+	defer m.memory.mu.Unlock()
+	if err := m.memory.id.Matches(logged); err != nil {
+		m.memory.lost = fmt.Errorf("node %s remembers more of this node than its own disk: %w", node, err)
+		m.a.fail(m.memory.lost)
+		return false, m.memory.lost
+	}
+	m.memory.asked[node] = true
+	return r.Leading, nil
+}
+
+// mayTalk is asked before a message of the log is exchanged with a member.
+func (m *member) mayTalk(node string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), rememberOne)
+	defer cancel()
+	_, err := m.askMemory(ctx, node)
+	return err
+}
+
+// hasAsked is mayTalk for who cannot wait; the question is asked beside it.
+func (m *member) hasAsked(node string) bool {
+	m.memory.mu.Lock()
+	defer m.memory.mu.Unlock()
+	return m.memory.lost == nil && (m.memory.id == nil || m.memory.asked[node])
+}
+
+func (m *member) serveRemember(_ context.Context, from string, body []byte) ([]byte, error) {
+	var req rememberRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		return nil, errors.New("the question cannot be read")
+	}
+	led := m.leading()
+	r := rememberReply{Leading: led != nil && led.ready()}
+	if n := m.view().Node(from); n != nil {
+		r.Boot = n.Random
+	}
+	return json.Marshal(r)
+}
+
+// tendMemory brings this start's value into the log, and notes when it is there.
+func (m *member) tendMemory(view *state.State) {
+	n := view.Node(m.name)
+	if n == nil || m.loop.node.incarnation == 0 {
+		return
+	}
+	m.memory.mu.Lock()
+	value, accepted := bootValue(m.id.RaftID, m.memory.boot), m.memory.accepted
+	m.memory.accepted = accepted || n.Random == value
+	m.memory.mu.Unlock()
+	switch {
+	case n.Random != value:
+		m.once("random", &state.Command{BootRandom: &state.BootRandom{Node: m.name, Value: value}})
+	case !accepted:
+		m.work.Go(func() {
+			m.memory.mu.Lock()
+			defer m.memory.mu.Unlock()
+			if err := m.raft.Identity().Accept(m.memory.boot); err != nil {
+				m.log.Warn("this start of the store could not be noted as known to the log", "error", err) // the proposed value does as well
+			}
+		})
+	}
+}
+
+// askedListener holds each connection of the log back until its member was asked.
+type askedListener struct {
+	net.Listener
+	m *member
+}
+
+func (l askedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	node := peer.PeerOf(c)
+	return &askedConn{Conn: c, ask: sync.OnceValue(func() error { return l.m.mayTalk(node) })}, nil
+}
+
+type askedConn struct {
+	net.Conn
+	ask func() error
+}
+
+func (c *askedConn) Read(b []byte) (int, error) {
+	if err := c.ask(); err != nil {
+		return 0, errors.Join(err, c.Close())
+	}
+	return c.Conn.Read(b)
+}
