@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
+	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/executor/linux"
@@ -609,5 +610,25 @@ func TestResetNote(t *testing.T) {
 	}
 	if m := open("b3"); m.former != (resetNote{}) || m.loop.node.note != "" {
 		t.Errorf("a damaged note: %+v", m.former)
+	}
+}
+
+// What the log holds of a server's starts is read back as it was written, and that of another server is none.
+func TestLoggedBoot(t *testing.T) {
+	b := consensus.Boot{Number: 7, Random: "00ff"}
+	for _, c := range []struct {
+		value string
+		want  consensus.Boot
+		bad   bool
+	}{
+		{value: bootValue("n1-aa", b), want: b},
+		{value: bootValue("n1-bb", b)},
+		{value: ""},
+		{value: "n1-aa 7", bad: true},
+		{value: "n1-aa x 00ff", bad: true},
+	} {
+		if got, err := loggedBoot("n1-aa", c.value); got != c.want || (err != nil) != c.bad {
+			t.Errorf("%q: %+v, %v", c.value, got, err)
+		}
 	}
 }
