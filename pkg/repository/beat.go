@@ -120,15 +120,11 @@ func (v *Volume) learnOwn() error {
 	if wait := time.Until(v.notBefore); wait > 0 {
 		time.Sleep(wait)
 	}
-	frames, errs, err := v.readFront(true)
-	if err != nil {
+	if _, _, err := v.readFront(true); err != nil {
 		return err
 	}
-	v.beats.own = v.memory.of(strconv.Itoa(v.index)).Beat
+	v.beats.own = v.sequence(3*v.layout.nodes+v.index, v.memory.of(strconv.Itoa(v.index)).Beat)
 	v.beats.mail = make([]uint64, v.layout.nodes)
-	if i := 3*v.layout.nodes + v.index; errs[i] == nil {
-		v.beats.own = max(v.beats.own, frames[i].seq)
-	}
 	for to := range v.layout.nodes {
 		f, err := v.readMail(v.index, to)
 		switch {

@@ -77,8 +77,51 @@ func (v *Volume) readHosts() ([]ballot, Host, []hostBeat, error) {
 				beats[i] = b
 			}
 		}
+		if v.memory != nil {
+			v.memory.noteTail(i, beats[i])
+		}
 	}
 	return bs, v.host(bs, beats), beats, nil
+}
+
+// hasGoneBack compares the heartbeats of the newest read with what this node has seen. They are hints, and one that is late may show an
+// older one for a moment; but nobody claims on a volume that shows less than it did.
+func (v *Volume) hasGoneBack() error {
+	r := v.cached.Load()
+	for i := range v.layout.nodes {
+		var m mark
+		if at := 2*v.layout.nodes + i; r.errs[at] == nil {
+			m.Host = r.frames[at].seq
+		}
+		if at := 3*v.layout.nodes + i; r.errs[at] == nil {
+			m.Beat = r.frames[at].seq
+		}
+		if err := v.memory.see(strconv.Itoa(i), m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sequenceGap is what a node adds to its sequence when it cannot read its own block: more than it can have written since it last
+// saved what it remembers, so that the others do not see it go back.
+const sequenceGap = 1 << 20
+
+// sequence is that of this node's own block at a place of the front, in the newest full read.
+func (v *Volume) sequence(place int, remembered uint64) uint64 {
+	if r := v.cached.Load(); place < len(r.errs) && r.errs[place] == nil {
+		return max(r.frames[place].seq, remembered)
+	}
+	return remembered + sequenceGap
+}
+
+// RememberedTerm is the highest term of the replicated log that this node has seen on the volume. Records of a claim that end in a
+// lower one were brought back from an older copy.
+func (v *Volume) RememberedTerm() uint64 {
+	if v.memory == nil {
+		return 0
+	}
+	return v.memory.term()
 }
 
 // Claim waits until this node may run the repository voter, and takes it over: at once when its host has given it up or was this
@@ -124,6 +167,8 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 		if err := v.freshen(bs); err != nil {
 			return err
 		}
+		_ = v.hasGoneBack() // remembers; it is judged when this node claims
+		v.memory.saveSoon()
 		if h.Index != last.Index || h.Ballot != last.Ballot || h.Beat != last.Beat || h.Released != last.Released {
 			last, since = h, time.Now()
 		}
@@ -169,6 +214,9 @@ func (v *Volume) takeOver() (*Voter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := v.hasGoneBack(); err != nil {
+		return nil, err
+	}
 	own := bs[v.index]
 	next := ballot{seq: own.seq + 1, mbal: nextBallot(v.highest(bs), v.index), pub: own.pub, area: own.area, base: own.base,
 		successor: noNode}
@@ -187,7 +235,7 @@ func (v *Volume) takeOver() (*Voter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.publish(next, records, beats[v.index].seq)
+	return v.publish(next, records, v.sequence(2*v.layout.nodes+v.index, v.memory.of(strconv.Itoa(v.index)).Host))
 }
 
 // announce writes this node's ballot, and remembers it on the node's own disk: a volume that shows less later has failed. In
@@ -241,7 +289,7 @@ func (v *Volume) inherit(bs []ballot, beats []hostBeat) ([][]byte, error) {
 			"trusted, and without them nothing can be promised; replace the volume", bs[source].pub)
 	}
 	b := bs[source]
-	atLeast := b.base
+	atLeast := max(b.base, v.memory.tailOf(b.pub))
 	if h := beats[source]; h.ballot == b.pub {
 		atLeast = max(atLeast, h.tail)
 	}

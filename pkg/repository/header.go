@@ -36,9 +36,9 @@ type Timings struct {
 func (t Timings) Validate() error {
 	switch {
 	case t.Host < 100*time.Millisecond || t.Host > time.Minute:
-		return fmt.Errorf("T_host is %v; 100ms to 1m is possible", t.Host)
+		return fmt.Errorf("the host's timeout T_host is %v; 100ms to 1m is possible", t.Host)
 	case t.IO <= 0 || t.IO > t.Host:
-		return fmt.Errorf("T_io is %v; it must be positive and not over T_host, %v", t.IO, t.Host)
+		return fmt.Errorf("the access timeout T_io is %v; it must be positive and not over T_host, %v", t.IO, t.Host)
 	case t.Beat <= 0 || t.Beat > t.Host/2:
 		return fmt.Errorf("the heartbeat's interval is %v; it must be positive and at most half of T_host, %v", t.Beat, t.Host)
 	}
@@ -76,15 +76,6 @@ func (h *header) member(name string) *Member {
 		}
 	}
 	return nil
-}
-
-// nodes is one more than the highest index.
-func (h *header) nodes() int {
-	n := 0
-	for _, m := range h.Members {
-		n = max(n, m.Index+1)
-	}
-	return n
 }
 
 func (h *header) check(l layout) error {

@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"time"
 )
 
 // ErrLocked says that another process of this machine writes this node's blocks, or that one which was killed has not ended yet
@@ -25,7 +27,11 @@ type mark struct {
 	Ballot uint64 `json:"ballot"` // sequence of its ballot block
 	Mbal   uint64 `json:"mbal"`
 	Pub    uint64 `json:"pub"`
-	Term   uint64 `json:"term"` // of the replicated log, as its host heartbeat said
+	Host   uint64 `json:"host"` // sequence of its host heartbeat
+	// Term, of the replicated log, and Tail, blocks of acknowledged records under the ballot TailOf, are what its host heartbeat said.
+	Term   uint64 `json:"term"`
+	TailOf uint64 `json:"tail_of"`
+	Tail   uint32 `json:"tail"`
 }
 
 // marks are what a node remembers of a volume, on its own disk.
@@ -45,6 +51,10 @@ type memory struct {
 	mu      sync.Mutex
 	m       marks
 	changed bool
+	saved   time.Time
+	saving  bool
+
+	writing sync.Mutex // one writer of the file at a time
 }
 
 const maxMemory = 64 << 10
@@ -99,8 +109,7 @@ func (y *memory) load(volume UUID) error {
 	return nil
 }
 
-// see compares with what was seen of the writer, and remembers. durable: the memory is on the disk before see returns, if
-// what must never go back (ballot, term) has grown.
+// see compares with what was seen of the writer, and remembers the higher of the two. A zero is not compared. It does not write to the disk: save does.
 func (y *memory) see(writer string, now mark) error {
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -121,7 +130,7 @@ func (y *memory) see(writer string, now mark) error {
 	grow("the ballot's sequence", &next.Ballot, now.Ballot)
 	grow("the ballot", &next.Mbal, now.Mbal)
 	grow("the published ballot", &next.Pub, now.Pub)
-	grow("the term", &next.Term, now.Term)
+	grow("the host heartbeat's sequence", &next.Host, now.Host)
 	if next != old {
 		y.m.Writers[writer] = next
 		y.changed = true
@@ -157,21 +166,90 @@ func (y *memory) wasClean() (bool, error) {
 	return clean, y.save()
 }
 
-// save writes the marks durably, if they have changed.
-func (y *memory) save() error {
+// noteTail remembers what a host heartbeat says of the records.
+func (y *memory) noteTail(index int, h hostBeat) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	if !y.changed {
+	old := y.m.Writers[strconv.Itoa(index)]
+	next := old
+	next.Term = max(next.Term, h.term)
+	switch {
+	case h.ballot > next.TailOf:
+		next.TailOf, next.Tail = h.ballot, h.tail
+	case h.ballot == next.TailOf:
+		next.Tail = max(next.Tail, h.tail)
+	}
+	if next != old {
+		y.m.Writers[strconv.Itoa(index)] = next
+		y.changed = true
+	}
+}
+
+// tailOf is how many blocks of the ballot's records were seen acknowledged.
+func (y *memory) tailOf(ballot uint64) uint32 {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	var tail uint32
+	for _, m := range y.m.Writers {
+		if m.TailOf == ballot {
+			tail = max(tail, m.Tail)
+		}
+	}
+	return tail
+}
+
+// term is the highest that was seen.
+func (y *memory) term() uint64 {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	var term uint64
+	for _, m := range y.m.Writers {
+		term = max(term, m.Term)
+	}
+	return term
+}
+
+// saveEvery is how old what is on the local disk may be, of what has no save of its own.
+const saveEvery = time.Second
+
+// saveSoon saves beside the caller, at most once per saveEvery: a local disk that hangs delays nobody.
+func (y *memory) saveSoon() {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if !y.changed || y.saving || time.Since(y.saved) < saveEvery {
+		return
+	}
+	y.saving, y.saved = true, time.Now()
+	go func() {
+		err := y.save() // tried again the next time
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		y.saving = false
+		y.changed = y.changed || err != nil
+	}()
+}
+
+// save writes the marks durably, if they have changed.
+func (y *memory) save() error {
+	y.writing.Lock()
+	defer y.writing.Unlock()
+	y.mu.Lock()
+	changed := y.changed
+	text, err := json.Marshal(y.m)
+	y.changed = false
+	y.mu.Unlock()
+	if !changed {
 		return nil
 	}
-	text, err := json.Marshal(y.m)
-	if err != nil {
-		return fmt.Errorf("encode the marks of the volume: %w", err)
+	if err == nil {
+		err = replaceFile(y.path, append(text, '\n'))
 	}
-	if err := replaceFile(y.path, append(text, '\n')); err != nil {
+	if err != nil {
+		y.mu.Lock()
+		y.changed = true
+		y.mu.Unlock()
 		return fmt.Errorf("write the marks of the volume: %w", err)
 	}
-	y.changed = false
 	return nil
 }
 

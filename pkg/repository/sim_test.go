@@ -25,7 +25,7 @@ import (
 
 var (
 	simSeed = flag.Uint64("sim.seed", 1, "first seed of the fault simulation")
-	simRuns = flag.Int("sim.runs", 400, "runs of the fault simulation")
+	simRuns = flag.Int("sim.runs", 150, "runs of the fault simulation")
 )
 
 // A simDisk has a queue of accesses.
@@ -481,7 +481,7 @@ func newSimDisk(t testing.TB, seed uint64, hosts, budget int, flaw simFlaw) *sim
 		t.Fatal(err)
 	}
 	d.dir = dir
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	m := repositorytest.NewDisk(MinLabSize)
 	if _, err := Format(FormatOptions{Device: m.Open(), Size: m.Size(), Cluster: testCluster, Node: "a", Members: members(d.names()...),
 		Authority: repositorytest.Authority("a"), Timings: testTimings, Lab: true}); err != nil {

@@ -91,7 +91,7 @@ func Open(o Options) (*Volume, error) {
 	v.beatTurn <- struct{}{}
 	if err := v.open(size); err != nil {
 		if v.memory != nil {
-			v.memory.close(v.memory.m.Clean)
+			_ = v.memory.close(v.memory.m.Clean) // the first error is the one to tell
 		}
 		dev.Close()
 		return nil, fmt.Errorf("open the repository volume %s: %w", o.Path, err)

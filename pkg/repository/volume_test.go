@@ -406,7 +406,7 @@ func TestGarbageInEveryBlockInTurn(t *testing.T) {
 			wantRecords(t, b, "one", long, "three")
 			b.Close()
 			v.Close()
-			os.RemoveAll(dir)
+			_ = os.RemoveAll(dir)
 		}
 		t.Logf("%d blocks were spoilt, one at a time", tried)
 		a.Close()
@@ -421,7 +421,7 @@ func fastTemp(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
@@ -524,8 +524,9 @@ func TestADiskThatNeverAnswersBlocksNobody(t *testing.T) {
 			t.Fatalf("a look after the end: %v", err)
 		}
 		for range 20 {
-			w.Append([]byte("y"))
-			w.Compact(nil)
+			if w.Append([]byte("y")) == nil || w.Compact(nil) == nil {
+				t.Fatal("a promise after the end")
+			}
 			time.Sleep(testTimings.IO)
 		}
 		if n := writes.Load(); n > 2 { // the record's, and the host heartbeat's

@@ -3,6 +3,7 @@ package repository
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -276,11 +277,11 @@ func (w *Voter) release(successor uint16) error {
 	defer w.giveTurn()
 	own, _, err := w.state()
 	if err != nil {
-		w.over(ErrClosed)
+		_ = w.over(ErrClosed)
 		<-w.halted
 		return err
 	}
-	w.over(ErrClosed) // from here on no promise is made, also if the write below fails
+	_ = w.over(ErrClosed) // from here on no promise is made, also if the write below fails
 	<-w.halted
 	own.seq, own.released, own.successor = own.seq+1, true, successor
 	if err := w.v.announce(own); err != nil {
@@ -297,11 +298,17 @@ func (w *Voter) beat(seq uint64) {
 		h := hostBeat{ballot: w.limit, tail: w.tail, term: w.term}
 		w.mu.Unlock()
 		seq++
-		if err := w.v.writeHostBeat(h, seq); err != nil {
+		w.v.memory.noteTail(w.v.index, h)
+		err := w.v.writeHostBeat(h, seq)
+		if err == nil {
+			err = w.v.memory.see(strconv.Itoa(w.v.index), mark{Host: seq})
+		}
+		if err != nil {
 			// A host that cannot show that it lives will lose the voter; it ends before, so that nobody has to wait.
-			w.fail(err)
+			_ = w.fail(err)
 			return
 		}
+		w.v.memory.saveSoon()
 		t := time.NewTimer(w.v.timings().Host / 4)
 		select {
 		case <-w.done:
