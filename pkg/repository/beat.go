@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -82,7 +81,7 @@ func (v *Volume) WriteBeat(b Beat) error {
 		return fmt.Errorf("write the heartbeat on the volume: %w", err)
 	}
 	v.beats.own = seq
-	return v.memory.see(strconv.Itoa(v.index), mark{Beat: seq})
+	return v.memory.see(v.index, mark{Beat: seq}, mark{})
 }
 
 // encode gives the payload; groups that find no place are counted.
@@ -120,10 +119,11 @@ func (v *Volume) learnOwn() error {
 	if wait := time.Until(v.notBefore); wait > 0 {
 		time.Sleep(wait)
 	}
-	if _, _, err := v.readFront(true); err != nil {
+	r, err := v.readFront(true)
+	if err != nil {
 		return err
 	}
-	v.beats.own = v.sequence(3*v.layout.nodes+v.index, v.memory.of(strconv.Itoa(v.index)).Beat)
+	v.beats.own = r.sequence(3*v.layout.nodes+v.index, v.memory.of(v.index).Beat)
 	v.beats.mail = make([]uint64, v.layout.nodes)
 	for to := range v.layout.nodes {
 		f, err := v.readMail(v.index, to)
@@ -141,7 +141,7 @@ func (v *Volume) learnOwn() error {
 // ReadBeats reads all members' heartbeats, in one access. It fails with ErrFailed when a heartbeat shows an older state for longer
 // than T_host: the volume was brought back from a copy.
 func (v *Volume) ReadBeats() ([]Seen, error) {
-	frames, errs, err := v.readFront(true)
+	r, err := v.readFront(true)
 	if err != nil {
 		return nil, err
 	}
@@ -155,16 +155,16 @@ func (v *Volume) ReadBeats() ([]Seen, error) {
 	newest := v.head.Load().Generation
 	for _, m := range v.head.Load().Members {
 		i := 3*v.layout.nodes + m.Index
-		s := Seen{Node: m.Name, Err: errs[i], Seq: frames[i].seq}
+		s := Seen{Node: m.Name, Err: r.errs[i], Seq: r.frames[i].seq}
 		if s.Err == nil {
-			s.Beat, s.Err = decodeBeat(frames[i])
+			s.Beat, s.Err = decodeBeat(r.frames[i])
 		}
 		if s.Err != nil {
 			s.Err = &BlockError{v.layout.beat(m.Index), "heartbeat of " + m.Name, s.Err}
 			out = append(out, s)
 			continue
 		}
-		if err := v.judgeBeat(m, &s); err != nil {
+		if err := v.judgeBeat(m.Index, &s, r.floor[m.Index].Beat); err != nil {
 			return nil, err
 		}
 		newest = max(newest, s.Beat.Generation)
@@ -178,29 +178,23 @@ func (v *Volume) ReadBeats() ([]Seen, error) {
 	return out, nil
 }
 
-// judgeBeat compares with what was seen. A lower sequence may be a write that was late; if it stays the volume has gone back.
-func (v *Volume) judgeBeat(m Member, s *Seen) error {
-	highest := v.beats.seen[m.Index]
-	if v.memory != nil {
-		highest = max(highest, v.memory.of(strconv.Itoa(m.Index)).Beat)
-	}
-	if s.Seq < highest {
+// judgeBeat compares with what was seen before the read. A lower sequence may be a write that was late; if it stays, the volume has
+// gone back.
+func (v *Volume) judgeBeat(index int, s *Seen, floor uint64) error {
+	if v.memory.see(index, mark{Beat: s.Seq}, mark{Beat: floor}) != nil {
 		now := time.Now()
-		if v.beats.lower[m.Index].IsZero() {
-			v.beats.lower[m.Index] = now
+		if v.beats.lower[index].IsZero() {
+			v.beats.lower[index] = now
 		}
-		if now.Sub(v.beats.lower[m.Index]) > v.timings().Host {
-			return fmt.Errorf("%w (the heartbeat of %s has the number %d, and had %d)", ErrFailed, m.Name, s.Seq, highest)
+		if now.Sub(v.beats.lower[index]) > v.timings().Host {
+			return fmt.Errorf("%w (the heartbeat of %s has the number %d, and had %d)", ErrFailed, s.Node, s.Seq, floor)
 		}
 		return nil
 	}
-	v.beats.lower[m.Index] = time.Time{}
-	s.Advanced = v.beats.seen[m.Index] != 0 && s.Seq > v.beats.seen[m.Index]
-	v.beats.seen[m.Index] = s.Seq
-	if v.memory == nil {
-		return nil
-	}
-	return v.memory.see(strconv.Itoa(m.Index), mark{Beat: s.Seq})
+	v.beats.lower[index] = time.Time{}
+	s.Advanced = v.beats.seen[index] != 0 && s.Seq > v.beats.seen[index]
+	v.beats.seen[index] = max(v.beats.seen[index], s.Seq)
+	return nil
 }
 
 // SaveMarks writes what was seen of the volume to this node's own disk, if it changed. Ballots are saved by themselves; call it

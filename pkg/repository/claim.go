@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"time"
 )
 
@@ -55,39 +54,50 @@ func (v *Volume) nameOf(index int) string {
 
 // Host reads who runs the repository voter.
 func (v *Volume) Host() (Host, error) {
-	_, h, _, err := v.readHosts()
-	return h, err
+	s, err := v.readHosts()
+	if err != nil {
+		return Host{}, err
+	}
+	return s.host, nil
 }
 
-// readHosts reads ballots and host heartbeats. A heartbeat that cannot be read is zero: nothing that must hold rests on it.
-func (v *Volume) readHosts() ([]ballot, Host, []hostBeat, error) {
-	frames, errs, err := v.readFront(true)
+// hosts is what one read shows of the claims.
+type hosts struct {
+	read    *frontRead
+	ballots []ballot
+	beats   []hostBeat // zero where it cannot be read: nothing that must hold rests on it
+	host    Host
+}
+
+// readHosts reads ballots and host heartbeats.
+func (v *Volume) readHosts() (hosts, error) {
+	r, err := v.readFront(true)
 	if err != nil {
-		return nil, Host{}, nil, err
+		return hosts{}, err
 	}
-	bs, err := v.ballotsOf(frames, errs)
+	bs, err := v.ballotsOf(r)
 	if err != nil {
-		return nil, Host{}, nil, err
+		return hosts{}, err
 	}
-	beats := make([]hostBeat, v.layout.nodes)
-	for i := range beats {
+	s := hosts{read: r, ballots: bs, beats: make([]hostBeat, v.layout.nodes)}
+	for i := range s.beats {
 		at := 2*v.layout.nodes + i
-		if errs[at] == nil {
-			if b, err := decodeHostBeat(frames[at], i); err == nil {
-				beats[i] = b
+		if r.errs[at] == nil {
+			if b, err := decodeHostBeat(r.frames[at], i); err == nil {
+				s.beats[i] = b
 			}
 		}
 		if v.memory != nil {
-			v.memory.noteTail(i, beats[i])
+			v.memory.noteTail(i, s.beats[i])
 		}
 	}
-	return bs, v.host(bs, beats), beats, nil
+	s.host = v.host(bs, s.beats)
+	return s, nil
 }
 
-// hasGoneBack compares the heartbeats of the newest read with what this node has seen. They are hints, and one that is late may show an
-// older one for a moment; but nobody claims on a volume that shows less than it did.
-func (v *Volume) hasGoneBack() error {
-	r := v.cached.Load()
+// hasGoneBack compares the heartbeats of a read with what this node had seen before it. They are hints, and a write that is late may
+// show an older one for a moment; but nobody claims on a volume that shows less than it did.
+func (v *Volume) hasGoneBack(r *frontRead) error {
 	for i := range v.layout.nodes {
 		var m mark
 		if at := 2*v.layout.nodes + i; r.errs[at] == nil {
@@ -96,7 +106,7 @@ func (v *Volume) hasGoneBack() error {
 		if at := 3*v.layout.nodes + i; r.errs[at] == nil {
 			m.Beat = r.frames[at].seq
 		}
-		if err := v.memory.see(strconv.Itoa(i), m); err != nil {
+		if err := v.memory.see(i, m, r.floor[i]); err != nil {
 			return err
 		}
 	}
@@ -107,9 +117,9 @@ func (v *Volume) hasGoneBack() error {
 // saved what it remembers, so that the others do not see it go back.
 const sequenceGap = 1 << 20
 
-// sequence is that of this node's own block at a place of the front, in the newest full read.
-func (v *Volume) sequence(place int, remembered uint64) uint64 {
-	if r := v.cached.Load(); place < len(r.errs) && r.errs[place] == nil {
+// sequence is that of this node's own block at a place of the front.
+func (r *frontRead) sequence(place int, remembered uint64) uint64 {
+	if r.errs[place] == nil {
 		return max(r.frames[place].seq, remembered)
 	}
 	return remembered + sequenceGap
@@ -160,14 +170,15 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 	var last Host
 	since := time.Now()
 	for {
-		bs, h, _, err := v.readHosts()
+		seen, err := v.readHosts()
 		if err != nil {
 			return err
 		}
-		if err := v.freshen(bs); err != nil {
+		h := seen.host
+		if err := v.freshen(seen); err != nil {
 			return err
 		}
-		_ = v.hasGoneBack() // remembers; it is judged when this node claims
+		_ = v.hasGoneBack(seen.read) // remembers; it is judged when this node claims
 		v.memory.saveSoon()
 		if h.Index != last.Index || h.Ballot != last.Ballot || h.Beat != last.Beat || h.Released != last.Released {
 			last, since = h, time.Now()
@@ -188,16 +199,15 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 }
 
 // freshen writes this node's ballot again, with nothing changed, when one of its copies cannot be read or carries an old key.
-func (v *Volume) freshen(bs []ballot) error {
-	r, fresh := v.cached.Load(), true
+func (v *Volume) freshen(s hosts) error {
+	r, b, fresh := s.read, s.ballots[v.index], true
 	for c := range 2 {
 		i := c*v.layout.nodes + v.index
-		fresh = fresh && r.errs[i] == nil && r.frames[i].keyID == r.ring.newest && r.frames[i].seq == bs[v.index].seq
+		fresh = fresh && r.errs[i] == nil && r.frames[i].keyID == r.ring.newest && r.frames[i].seq == b.seq
 	}
 	if fresh {
 		return nil
 	}
-	b := bs[v.index]
 	b.seq++
 	return v.announce(b)
 }
@@ -210,32 +220,32 @@ func (v *Volume) freshen(bs []ballot) error {
 //
 // docs/design/0003-repository-volume.md has the argument; model_test.go checks it over all interleavings.
 func (v *Volume) takeOver() (*Voter, error) {
-	bs, _, _, err := v.readHosts()
+	first, err := v.readHosts()
 	if err != nil {
 		return nil, err
 	}
-	if err := v.hasGoneBack(); err != nil {
+	if err := v.hasGoneBack(first.read); err != nil {
 		return nil, err
 	}
-	own := bs[v.index]
-	next := ballot{seq: own.seq + 1, mbal: nextBallot(v.highest(bs), v.index), pub: own.pub, area: own.area, base: own.base,
+	own := first.ballots[v.index]
+	next := ballot{seq: own.seq + 1, mbal: nextBallot(v.highest(first.ballots), v.index), pub: own.pub, area: own.area, base: own.base,
 		successor: noNode}
 	if err := v.announce(next); err != nil {
 		return nil, err
 	}
-	bs, _, beats, err := v.readHosts()
+	seen, err := v.readHosts()
 	if err != nil {
 		return nil, err
 	}
-	if err := v.stillOurs(bs, next, next.mbal); err != nil {
+	if err := v.stillOurs(seen.ballots, next, next.mbal); err != nil {
 		return nil, err
 	}
 
-	records, err := v.inherit(bs, beats)
+	records, err := v.inherit(seen.ballots, seen.beats)
 	if err != nil {
 		return nil, err
 	}
-	return v.publish(next, records, v.sequence(2*v.layout.nodes+v.index, v.memory.of(strconv.Itoa(v.index)).Host))
+	return v.publish(next, records, seen.read.sequence(2*v.layout.nodes+v.index, v.memory.of(v.index).Host))
 }
 
 // announce writes this node's ballot, and remembers it on the node's own disk: a volume that shows less later has failed. In
@@ -244,7 +254,7 @@ func (v *Volume) announce(b ballot) error {
 	if err := v.writeBallot(b); err != nil {
 		return err
 	}
-	if err := v.memory.see(strconv.Itoa(v.index), mark{Ballot: b.seq, Mbal: b.mbal, Pub: b.pub}); err != nil {
+	if err := v.memory.see(v.index, mark{Ballot: b.seq, Mbal: b.mbal, Pub: b.pub}, mark{}); err != nil {
 		return err
 	}
 	return v.memory.save()
@@ -254,7 +264,7 @@ func (v *Volume) announce(b ballot) error {
 func (v *Volume) highest(bs []ballot) uint64 {
 	var top uint64
 	for i, b := range bs {
-		top = max(top, b.mbal, v.memory.of(strconv.Itoa(i)).Mbal)
+		top = max(top, b.mbal, v.memory.of(i).Mbal)
 	}
 	return top
 }

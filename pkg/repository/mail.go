@@ -3,7 +3,6 @@ package repository
 import (
 	"encoding/binary"
 	"fmt"
-	"strconv"
 )
 
 // A LetterKind says what a letter is about. Its body is the agent's.
@@ -119,6 +118,7 @@ func (v *Volume) readMail(from, to int) (frame, error) {
 func (v *Volume) ReadMail() ([]Mail, error) {
 	n := v.layout.nodes
 	first := v.layout.mail(0, v.index)
+	floor := v.memory.now(n)
 	buf := alignedBlocks(n)
 	if err := v.mailLane.do(v.timings().IO, func() error { return readBlocks(v.dev, buf, first) }); err != nil {
 		return nil, fmt.Errorf("read the mailbox on the volume: %w", err)
@@ -133,7 +133,7 @@ func (v *Volume) ReadMail() ([]Mail, error) {
 		if err != nil {
 			continue
 		}
-		if v.memory != nil && v.memory.see(strconv.Itoa(m.Index), mark{Mail: f.seq}) != nil {
+		if v.memory.see(m.Index, mark{Mail: f.seq}, floor[m.Index]) != nil {
 			continue
 		}
 		out = append(out, Mail{From: m.Name, Seq: f.seq, Letters: letters})

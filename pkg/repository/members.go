@@ -39,11 +39,11 @@ func (v *Volume) change(c Change) error {
 	if err := v.Refresh(); err != nil {
 		return err
 	}
-	frames, errs, err := v.readFront(true)
+	r, err := v.readFront(true)
 	if err != nil {
 		return err
 	}
-	bs, err := v.ballotsOf(frames, errs)
+	bs, err := v.ballotsOf(r)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (v *Volume) change(c Change) error {
 	if next.Members, err = v.newMembers(now, c, bs); err != nil {
 		return err
 	}
-	ring := v.keysInUse(next, frames, errs)
+	ring := v.keysInUse(next, r)
 	if c.NewKey || len(c.Remove) > 0 {
 		if len(ring.keys) >= maxKeys {
 			return ErrKeyInUse
@@ -122,15 +122,15 @@ func newestClaim(bs []ballot) int {
 }
 
 // keysInUse keeps the newest key, all that blocks of members still carry, and the one before those.
-func (v *Volume) keysInUse(next *header, frames []frame, errs []error) *keyring {
+func (v *Volume) keysInUse(next *header, r *frontRead) *keyring {
 	old := v.codec.ring.Load()
 	used := map[uint32]bool{old.newest: true}
 	member := map[int]bool{}
 	for _, m := range next.Members {
 		member[m.Index] = true
 	}
-	for i, f := range frames {
-		if errs[i] == nil && member[i%v.layout.nodes] {
+	for i, f := range r.frames {
+		if r.errs[i] == nil && member[i%v.layout.nodes] {
 			used[f.keyID] = true
 		}
 	}
@@ -162,7 +162,7 @@ func (v *Volume) prepareSlots(now, next *header, bs []ballot) error {
 		if v.nameOf(m.Index) == m.Name || now.member(m.Name) != nil {
 			continue
 		}
-		old := v.memory.of(fmt.Sprint(m.Index))
+		old := v.memory.of(m.Index)
 		b := ballot{seq: max(bs[m.Index].seq, old.Ballot) + 1, mbal: max(bs[m.Index].mbal, old.Mbal), pub: 0, successor: noNode}
 		for copyNo := range 2 {
 			at := v.layout.ballot(m.Index, copyNo)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -36,11 +35,11 @@ type mark struct {
 
 // marks are what a node remembers of a volume, on its own disk.
 type marks struct {
-	Format     int             `json:"format"`
-	Volume     string          `json:"volume"`
-	Generation uint64          `json:"generation"` // of the header
-	Clean      bool            `json:"clean"`      // the last process ended with no access outstanding
-	Writers    map[string]mark `json:"writers"`    // by name
+	Format     int          `json:"format"`
+	Volume     string       `json:"volume"`
+	Generation uint64       `json:"generation"` // of the header
+	Clean      bool         `json:"clean"`      // the last process ended with no access outstanding
+	Writers    map[int]mark `json:"writers"`    // by the index of the slot
 }
 
 // A memory holds the marks, and the lock that keeps a second writer of this node away. It is safe for concurrent use.
@@ -82,7 +81,7 @@ func openMemory(dir, role string, volume UUID) (*memory, error) {
 }
 
 func (y *memory) load(volume UUID) error {
-	fresh := marks{Format: 1, Volume: volume.String(), Clean: true, Writers: map[string]mark{}}
+	fresh := marks{Format: 1, Volume: volume.String(), Clean: true, Writers: map[int]mark{}}
 	f, err := os.Open(y.path)
 	if errors.Is(err, os.ErrNotExist) {
 		y.m = fresh
@@ -109,28 +108,43 @@ func (y *memory) load(volume UUID) error {
 	return nil
 }
 
-// see compares with what was seen of the writer, and remembers the higher of the two. A zero is not compared. It does not write to the disk: save does.
-func (y *memory) see(writer string, now mark) error {
+// now gives all marks: taken before a read, they are what the read must not fall behind. What is seen meanwhile by others may be newer.
+func (y *memory) now(nodes int) []mark {
+	out := make([]mark, nodes)
+	if y == nil {
+		return out
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for i := range out {
+		out[i] = y.m.Writers[i]
+	}
+	return out
+}
+
+// see remembers what was seen of a writer, and fails if it is less than the floor: the marks from before the read. A zero is not
+// compared. It does not write to the disk: save does.
+func (y *memory) see(writer int, seen, floor mark) error {
+	if y == nil {
+		return nil
+	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	old := y.m.Writers[writer]
 	next := old
 	var err error
-	grow := func(what string, seen *uint64, v uint64) {
-		if v == 0 {
-			return // not read this time
+	grow := func(what string, remembered *uint64, v, least uint64) {
+		if v != 0 && v < least && err == nil {
+			err = fmt.Errorf("%w (%s of node %d is %d, and was %d)", ErrFailed, what, writer, v, least)
 		}
-		if v < *seen && err == nil {
-			err = fmt.Errorf("%w (%s of %s is %d, and was %d)", ErrFailed, what, writer, v, *seen)
-		}
-		*seen = max(*seen, v)
+		*remembered = max(*remembered, v)
 	}
-	grow("the heartbeat's sequence", &next.Beat, now.Beat)
-	grow("the mail's sequence", &next.Mail, now.Mail)
-	grow("the ballot's sequence", &next.Ballot, now.Ballot)
-	grow("the ballot", &next.Mbal, now.Mbal)
-	grow("the published ballot", &next.Pub, now.Pub)
-	grow("the host heartbeat's sequence", &next.Host, now.Host)
+	grow("the heartbeat's sequence", &next.Beat, seen.Beat, floor.Beat)
+	grow("the mail's sequence", &next.Mail, seen.Mail, floor.Mail)
+	grow("the ballot's sequence", &next.Ballot, seen.Ballot, floor.Ballot)
+	grow("the ballot", &next.Mbal, seen.Mbal, floor.Mbal)
+	grow("the published ballot", &next.Pub, seen.Pub, floor.Pub)
+	grow("the host heartbeat's sequence", &next.Host, seen.Host, floor.Host)
 	if next != old {
 		y.m.Writers[writer] = next
 		y.changed = true
@@ -138,7 +152,7 @@ func (y *memory) see(writer string, now mark) error {
 	return err
 }
 
-func (y *memory) of(writer string) mark {
+func (y *memory) of(writer int) mark {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	return y.m.Writers[writer]
@@ -170,7 +184,7 @@ func (y *memory) wasClean() (bool, error) {
 func (y *memory) noteTail(index int, h hostBeat) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	old := y.m.Writers[strconv.Itoa(index)]
+	old := y.m.Writers[index]
 	next := old
 	next.Term = max(next.Term, h.term)
 	switch {
@@ -180,7 +194,7 @@ func (y *memory) noteTail(index int, h hostBeat) {
 		next.Tail = max(next.Tail, h.tail)
 	}
 	if next != old {
-		y.m.Writers[strconv.Itoa(index)] = next
+		y.m.Writers[index] = next
 		y.changed = true
 	}
 }

@@ -507,8 +507,9 @@ func (d *simDisk) play(steps int) {
 		d.chance()
 		switch {
 		case len(d.queue) == 0 || d.rng.IntN(25) == 0:
+			pause := time.Duration(1+d.rng.IntN(12)) * time.Millisecond
 			d.mu.Unlock()
-			time.Sleep(time.Duration(1+d.rng.IntN(12)) * time.Millisecond)
+			time.Sleep(pause)
 			continue
 		default:
 			d.step()

@@ -66,6 +66,8 @@ type frontRead struct {
 	errs   []error
 	// unknownKey says that a block that is new in this read names a key that the ring does not have.
 	unknownKey bool
+	// floor are the marks of all nodes from before the read.
+	floor []mark
 }
 
 // ErrNotFormatted says that the device is no repository volume (any more).
@@ -271,24 +273,26 @@ func (v *Volume) Close() error {
 }
 
 // readFront reads the blocks of all nodes' ballots, and of the host heartbeats and heartbeats with full. It is one access.
-func (v *Volume) readFront(full bool) ([]frame, []error, error) {
+func (v *Volume) readFront(full bool) (*frontRead, error) {
 	n := 2 * v.layout.nodes
 	if full {
 		n = 4 * v.layout.nodes
 	}
+	floor := v.memory.now(v.layout.nodes)
 	buf := alignedBlocks(n)
 	if err := v.frontLane.do(v.timings().IO, func() error { return readBlocks(v.dev, buf, v.layout.ballot(0, 0)) }); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r := v.decodeFront(buf, n)
 	if r.unknownKey { // it may be newer than the header this process has read
 		if err := v.Refresh(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		r = v.decodeFront(buf, n)
 	}
+	r.floor = floor
 	v.cached.Store(r)
-	return r.frames, r.errs, nil
+	return r, nil
 }
 
 func (v *Volume) decodeFront(buf []byte, n int) *frontRead {
@@ -308,14 +312,14 @@ func (v *Volume) decodeFront(buf []byte, n int) *frontRead {
 }
 
 // ballotsOf puts the two copies of each node's ballot together.
-func (v *Volume) ballotsOf(frames []frame, errs []error) ([]ballot, error) {
+func (v *Volume) ballotsOf(r *frontRead) ([]ballot, error) {
 	out := make([]ballot, v.layout.nodes)
 	for i := range out {
 		var found [2]ballot
 		var bad [2]error
 		for c := range 2 {
-			if bad[c] = errs[c*v.layout.nodes+i]; bad[c] == nil {
-				found[c], bad[c] = decodeBallot(frames[c*v.layout.nodes+i], i)
+			if bad[c] = r.errs[c*v.layout.nodes+i]; bad[c] == nil {
+				found[c], bad[c] = decodeBallot(r.frames[c*v.layout.nodes+i], i)
 			}
 		}
 		switch {
@@ -333,11 +337,9 @@ func (v *Volume) ballotsOf(frames []frame, errs []error) ([]ballot, error) {
 		default:
 			out[i] = found[1]
 		}
-		if v.memory != nil {
-			b := out[i]
-			if err := v.memory.see(strconv.Itoa(i), mark{Ballot: b.seq, Mbal: b.mbal, Pub: b.pub}); err != nil {
-				return nil, err
-			}
+		b := out[i]
+		if err := v.memory.see(i, mark{Ballot: b.seq, Mbal: b.mbal, Pub: b.pub}, r.floor[i]); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
@@ -345,11 +347,11 @@ func (v *Volume) ballotsOf(frames []frame, errs []error) ([]ballot, error) {
 
 // readBallots reads all ballots, in one access that begins after the call.
 func (v *Volume) readBallots() ([]ballot, error) {
-	frames, errs, err := v.readFront(false)
+	r, err := v.readFront(false)
 	if err != nil {
 		return nil, err
 	}
-	return v.ballotsOf(frames, errs)
+	return v.ballotsOf(r)
 }
 
 // writeBallot writes both copies of this node's ballot, one after the other.

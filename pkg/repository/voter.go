@@ -3,7 +3,6 @@ package repository
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -301,7 +300,7 @@ func (w *Voter) beat(seq uint64) {
 		w.v.memory.noteTail(w.v.index, h)
 		err := w.v.writeHostBeat(h, seq)
 		if err == nil {
-			err = w.v.memory.see(strconv.Itoa(w.v.index), mark{Host: seq})
+			err = w.v.memory.see(w.v.index, mark{Host: seq}, mark{})
 		}
 		if err != nil {
 			// A host that cannot show that it lives will lose the voter; it ends before, so that nobody has to wait.
