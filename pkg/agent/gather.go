@@ -32,9 +32,9 @@ type gathering struct {
 
 // confirm runs a round for this request together with those of others, of which there are all in all as many as asked for.
 // Whoever comes first waits for the others and closes the gathering before the round begins; who comes later is served by the
-// next one. So the round began after each request that it serves had arrived (attack A11). It runs under the term's context,
-// because the first one's own must not end what the others wait for.
-func (g *gatherer) confirm(ctx context.Context, all int, term context.Context, limit time.Duration, round func(context.Context) error) error {
+// next one. So the round began after each request that it serves had arrived (attack A11). The first one's context does not end
+// it, since the others wait for it too: round sees to its own end.
+func (g *gatherer) confirm(ctx context.Context, all int, round func() error) error {
 	g.mu.Lock()
 	now := g.open
 	first := now == nil
@@ -48,7 +48,7 @@ func (g *gatherer) confirm(ctx context.Context, all int, term context.Context, l
 	}
 	g.mu.Unlock()
 	if first {
-		g.serve(now, term, limit, round)
+		g.serve(now, round)
 	}
 	select {
 	case <-now.served:
@@ -58,20 +58,17 @@ func (g *gatherer) confirm(ctx context.Context, all int, term context.Context, l
 	}
 }
 
-func (g *gatherer) serve(now *gathering, term context.Context, limit time.Duration, round func(context.Context) error) {
+func (g *gatherer) serve(now *gathering, round func() error) {
 	t := time.NewTimer(gatherTime)
 	defer t.Stop()
 	select {
 	case <-now.full:
 	case <-t.C:
-	case <-term.Done():
 	}
 	g.mu.Lock()
 	g.open = nil
 	g.mu.Unlock()
-	ctx, cancel := context.WithTimeout(term, limit)
-	defer cancel()
-	now.err = round(ctx)
+	now.err = round()
 	close(now.served)
 }
 

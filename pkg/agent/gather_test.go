@@ -14,7 +14,7 @@ func TestA11AGatheringIsClosedBeforeItsRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gatherer
 		var begun []time.Time
-		round := func(context.Context) error {
+		round := func() error {
 			begun = append(begun, time.Now()) // rounds do not overlap here
 			time.Sleep(3 * time.Millisecond)
 			return nil
@@ -25,7 +25,7 @@ func TestA11AGatheringIsClosedBeforeItsRound(t *testing.T) {
 			go func() {
 				time.Sleep(after)
 				asked := time.Now()
-				if err := g.confirm(t.Context(), 3, t.Context(), time.Second, round); err != nil {
+				if err := g.confirm(t.Context(), 3, round); err != nil {
 					t.Errorf("asked after %v: %v", after, err)
 				}
 				got <- served{asked, time.Now()}
@@ -55,11 +55,11 @@ func TestAFullGatheringDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gatherer
 		var rounds atomic.Int64
-		round := func(context.Context) error { rounds.Add(1); return nil }
+		round := func() error { rounds.Add(1); return nil }
 		began := time.Now()
 		done := make(chan error, 3)
 		for range 3 {
-			go func() { done <- g.confirm(t.Context(), 3, t.Context(), time.Second, round) }()
+			go func() { done <- g.confirm(t.Context(), 3, round) }()
 		}
 		for range 3 {
 			if err := <-done; err != nil {
@@ -77,22 +77,21 @@ func TestAGatheringOutlivesItsFirstRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gatherer
 		gone, leave := context.WithCancel(t.Context())
-		round := func(ctx context.Context) error { time.Sleep(10 * time.Millisecond); return ctx.Err() }
+		round := func() error { time.Sleep(10 * time.Millisecond); return nil }
 		first, second := make(chan error, 1), make(chan error, 1)
-		go func() { first <- g.confirm(gone, 3, t.Context(), time.Second, round) }()
+		go func() { first <- g.confirm(gone, 3, round) }()
 		synctest.Wait()
-		go func() { second <- g.confirm(t.Context(), 3, t.Context(), time.Second, round) }()
+		go func() { second <- g.confirm(t.Context(), 3, round) }()
 		synctest.Wait()
 		leave()
 		if err := <-second; err != nil {
 			t.Errorf("the second request: %v", err)
 		}
 		<-first
-		// And a term that is over ends all.
-		term, end := context.WithCancel(t.Context())
-		end()
-		if err := g.confirm(t.Context(), 3, term, time.Second, round); !errors.Is(err, context.Canceled) {
-			t.Errorf("in a term that is over: %v", err)
+		// And a round that fails fails for all that it was to serve.
+		lost := errors.New("the term is over")
+		if err := g.confirm(t.Context(), 1, func() error { return lost }); !errors.Is(err, lost) {
+			t.Errorf("of a round that failed: %v", err)
 		}
 	})
 }

@@ -198,7 +198,11 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 	confirm := lead.confirm
 	if !req.Urgent {
 		confirm = func(ctx context.Context) error {
-			return lead.gathering.confirm(ctx, askers(m.view()), lead.ctx, m.params().MaxAge, lead.confirm)
+			return lead.gathering.confirm(ctx, askers(m.view()), func() error {
+				ctx, cancel := context.WithTimeout(lead.ctx, m.params().MaxAge)
+				defer cancel()
+				return lead.confirm(ctx)
+			})
 		}
 	}
 	if err := confirm(ctx); err != nil {
@@ -228,7 +232,7 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 
 // nextSlot is the time until the next beat but for what a request needs to arrive.
 func (m *member) nextSlot(now lease.Instant) time.Duration {
-	period := m.params().Renew * 9 / 10 // before the deadman asks by itself
+	period := m.params().Renew * 24 / 25 // before the deadman asks by itself
 	next := period - time.Duration(now)%period
 	if next < period/2 { // just served out of turn, or late: the beat after
 		return next + period/2
