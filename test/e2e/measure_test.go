@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -332,9 +333,10 @@ func TestMeasureSaturation(t *testing.T) {
 	w.ask()
 	since := w.lastEvent()
 	for range 8 * runtime.NumCPU() {
-		burn := exec.Command("sh", "-c", "while :; do :; done")
+		// They end by themselves, should this process not live to end them.
+		burn := exec.Command("timeout", strconv.Itoa(int((*saturate + 10*time.Second).Seconds())), "sh", "-c", "while :; do :; done")
 		check(t, burn.Start())
-		defer func() { _ = burn.Process.Kill(); _ = burn.Wait() }()
+		defer func() { _ = burn.Process.Signal(syscall.SIGTERM); _ = burn.Wait() }() // timeout passes it on
 	}
 	time.Sleep(*saturate)
 	counts := map[string]int{}
