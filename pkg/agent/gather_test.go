@@ -102,7 +102,7 @@ func TestAGatheringIsFilledOnce(t *testing.T) {
 	close(full.full)
 	close(full.served)
 	g := gatherer{open: full}
-	if err := g.confirm(t.Context(), 2, t.Context(), time.Second, nil); err != nil {
+	if err := g.confirm(t.Context(), 2, nil); err != nil {
 		t.Error(err)
 	}
 }
