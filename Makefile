@@ -49,6 +49,9 @@ bench: build ## benchmarks and measured failover times with their breakdown
 fuzz: ## each fuzz target for FUZZTIME (default 20s)
 	@./test/run.sh fuzz $(or $(FUZZTIME),20s)
 
+mutate: ## how many small mistakes in the planner and the state the tests notice: N=per package, SEED=n, PKG=pkg/state
+	$(GO) run ./test/mutate -n $(or $(N),180) -seed $(or $(SEED),1) $(PKG)
+
 cross: ## build and vet, tests included, for every platform that is promised
 	@for t in $(PLATFORMS); do export GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0; \
 	  echo "build and vet $$t"; $(GO) build ./... && $(GO) vet ./... || exit 1; done
@@ -64,4 +67,4 @@ $(GOLANGCI):
 	GOFLAGS= GOBIN=$(CACHE) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	@mv $(CACHE)/golangci-lint $@
 
-.PHONY: help build demo test race lint sim e2e bench fuzz cross verify clean
+.PHONY: help build demo test race lint sim e2e bench fuzz mutate cross verify clean

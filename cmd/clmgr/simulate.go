@@ -15,7 +15,7 @@ import (
 // simulate answers `clmgr simulate`: what would happen. A file needs no cluster; --live takes the definition and the state of
 // the running one, which is not touched.
 func simulate(ctx context.Context, s cli.Simulation) int {
-	if s.Live != "" {
+	if len(s.Live) > 0 {
 		return simulateLive(ctx, s)
 	}
 	name, in := s.File, s.Stdin
@@ -46,7 +46,7 @@ func simulateLive(ctx context.Context, s cli.Simulation) int {
 	if err != nil {
 		return fail(fmt.Errorf("the daemon's state cannot be read; is clmgr of another version? %w", err), 1)
 	}
-	r, err := scenario.Live(st, time.Now().UTC(), []string{s.Live})
+	r, err := scenario.Live(st, time.Now().UTC(), s.Live)
 	if err != nil {
 		return fail(err, scenario.ExitUnusable)
 	}

@@ -50,6 +50,7 @@ const (
 	namesList    // one word with a list: RG[,RG]
 	namesListOpt // such a list or nothing
 	namesUpToTwo // one or two words
+	namesAll     // as many as there are
 )
 
 // A target is what one command acts on.
@@ -184,7 +185,7 @@ func init() {
 			{class: "cluster", names: namesNone, run: deleteCluster, doc: "take this node out of its cluster (needs -f)"}}},
 		{name: "explain", doc: "why a group is where it is", bare: &operation{usage: "GROUP [NODE]", names: namesUpToTwo, run: explain,
 			doc: "why the group is where it is; with NODE: why it is or is not there"}},
-		{name: "simulate", doc: "what would happen", bare: &operation{usage: "FILE | --live 'STEP'", names: namesOptional, run: simulate,
+		{name: "simulate", doc: "what would happen", bare: &operation{usage: "FILE | --live 'STEP'...", names: namesAll, run: simulate,
 			doc: "run a scenario file (or one step against the running cluster's own definition and state) and show the decisions; nothing is done"}},
 		{name: "export", doc: "the definition as YAML", bare: &operation{names: namesNone, run: export, doc: "print the active definition as one YAML file"}},
 		{name: "diff", doc: "what a file would change", bare: &operation{usage: "-f FILE", names: namesNone, run: diff, doc: "compare a cluster file with the active definition; nothing is changed",
@@ -378,6 +379,8 @@ func (t *target) checkNames() error {
 		most = 0
 	case namesUpToTwo:
 		most = 2
+	case namesAll:
+		most = n
 	}
 	need := t.operation.names == namesOne || t.operation.names == namesList || t.operation.names == namesUpToTwo
 	switch {

@@ -31,7 +31,7 @@ type Env struct {
 	Version  string
 	// LogDir is where `view log` finds the logs and where calls are recorded; empty: the system's.
 	LogDir string
-	// Simulate runs a scenario file, or, live, one step against the running cluster's definition and state. It writes its
+	// Simulate runs a scenario file, or, live, steps against the running cluster's definition and state. It writes its
 	// report and returns the exit status. Nil: not built in.
 	Simulate func(ctx context.Context, s Simulation) int
 
@@ -42,7 +42,7 @@ type Env struct {
 type Simulation struct {
 	File   string // "-" is standard input
 	JSON   bool
-	Live   string // with --live: the step, as "crash node1"; File is empty then
+	Live   []string // with --live: the steps, as "crash node1"; File is empty then
 	Client *client.Client
 	Stdin  io.Reader
 	Stdout io.Writer

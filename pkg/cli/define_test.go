@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -477,8 +478,12 @@ func TestSimulateHook(t *testing.T) {
 	if got := l.call(t.Context(), env, "simulate", "f.yaml", "-o", "json"); got.status != 1 || got.errors != "" || seen.File != "f.yaml" || !seen.JSON {
 		t.Errorf("%d %q %+v", got.status, got.errors, seen)
 	}
-	if got := l.call(t.Context(), env, "simulate", "--live", "crash node1"); got.status != 1 || seen.Live != "crash node1" || seen.File != "" {
+	if got := l.call(t.Context(), env, "simulate", "--live", "crash node1", "measure node2 cpu=90", "wait 10m"); got.status != 1 || seen.File != "" ||
+		!slices.Equal(seen.Live, []string{"crash node1", "measure node2 cpu=90", "wait 10m"}) {
 		t.Errorf("%d %q %+v", got.status, got.errors, seen)
+	}
+	if got := l.call(t.Context(), env, "simulate", "f.yaml", "g.yaml"); got.status != int(ExitIncorrect) {
+		t.Errorf("two files: %d %q", got.status, got.errors)
 	}
 	if got := l.run("simulate", "f.yaml"); got.status != 1 || !strings.Contains(got.errors, "not built in") {
 		t.Errorf("%d %q", got.status, got.errors)

@@ -719,10 +719,13 @@ func simulate(ctx context.Context, s *session, t *target) error {
 	}
 	sim := Simulation{File: t.name(), JSON: s.form == formJSON, Client: s.client, Stdin: s.env.Stdin, Stdout: s.out, Stderr: s.env.Stderr}
 	if _, live := s.options["live"]; live {
-		sim.File, sim.Live = "", t.name()
+		sim.File, sim.Live = "", t.names
 	}
-	if t.name() == "" {
-		return fail(ExitMissing, "%s needs a file; usage: %s", t.what(), t.usage())
+	switch {
+	case t.name() == "":
+		return fail(ExitMissing, "%s needs a file, or --live and steps; usage: %s", t.what(), t.usage())
+	case sim.Live == nil && len(t.names) > 1:
+		return fail(ExitIncorrect, "%s takes one file, and %q is one word too many; usage: %s", t.what(), t.names[1], t.usage())
 	}
 	if status := s.env.Simulate(ctx, sim); status != ExitOK {
 		return &failure{status, errSilent}

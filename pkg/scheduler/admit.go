@@ -145,7 +145,9 @@ func (m *model) admitPlace(g *group, k int) Admission {
 	if !runs {
 		members = append(members, waiting...)
 	}
-	booked := func(o *group) bool { return o.holder >= 0 && o.inst.Held && o.leave.cause == "" && o.status != releasing }
+	booked := func(o *group) bool {
+		return o.holder >= 0 && o.inst.Held && o.leave.cause == "" && o.status != releasing
+	}
 	for _, i := range members {
 		if o := &m.groups[i]; booked(o) {
 			m.unbook(o, o.holder)

@@ -1,7 +1,7 @@
 // Mutate asks how good tests are: it makes small mistakes in a package, one at a time, and counts how many of them the tests notice.
 // A mistake that no test notices is printed: it is code that nothing watches, or a mistake that changes nothing.
 //
-//	go run ./test/mutate [-n 180] [-seed 1] [-skip 0] [-time 10m] [PACKAGE...]      default: pkg/scheduler and pkg/state
+//	go run ./test/mutate [-n 180] [-seed 1] [-skip 0] [-time 10m] [-only REGEXP] [PACKAGE...]      default: pkg/scheduler and pkg/state
 //
 // The tree is not touched: each mistake is compiled with go test -overlay. The sample is drawn by the seed; -skip goes on where an
 // earlier call ended. What does not compile is not counted, and another one is drawn in its place. A test that hangs has noticed.
@@ -22,6 +22,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +48,7 @@ func main() {
 	seed := flag.Uint64("seed", 1, "draws the sample")
 	skip := flag.Int("skip", 0, "leave out so many of the sample")
 	limit := flag.Duration("time", 0, "stop after so long, and count what was done (0: no limit)")
+	only := flag.String("only", "", "only mistakes whose line of output matches, as after: survived:")
 	jobs := flag.Int("j", 2, "so many at a time")
 	least := flag.Float64("least", 80, "the score in percent below which the exit status is 1")
 	flag.Parse()
@@ -61,7 +64,7 @@ func main() {
 	}
 	status := 0
 	for _, pkg := range pkgs {
-		s, err := run(ctx, pkg, *n, *skip, *seed, *jobs, os.Stdout)
+		s, err := run(ctx, pkg, *n, *skip, *seed, *only, *jobs, os.Stdout)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "mutate:", err)
 			os.Exit(2)
@@ -111,7 +114,7 @@ func sample(list []Mutant, seed uint64) {
 }
 
 // run tries mistakes until n were counted or the time is over.
-func run(ctx context.Context, pkg string, n, skip int, seed uint64, jobs int, w io.Writer) (*score, error) {
+func run(ctx context.Context, pkg string, n, skip int, seed uint64, only string, jobs int, w io.Writer) (*score, error) {
 	pkg = strings.TrimPrefix(filepath.ToSlash(filepath.Clean(pkg)), "./")
 	list, err := Mutants(pkg)
 	if err != nil {
@@ -119,6 +122,11 @@ func run(ctx context.Context, pkg string, n, skip int, seed uint64, jobs int, w 
 	}
 	s := &score{pkg: pkg, all: len(list)}
 	sample(list, seed)
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(m Mutant) bool { return !match.MatchString(m.String()) })
 	list = list[min(skip, len(list)):]
 	for _, stage := range stages(pkg) { // a red test would notice everything
 		if v, out := test(ctx, "", stage); v != passed {
@@ -170,11 +178,11 @@ func (s *score) note(w io.Writer, m Mutant, by int, v verdict) bool {
 		return false
 	case v == passed:
 		s.survivors = append(s.survivors, m)
-		fmt.Fprintf(w, "survived: %s:%d: %s: %s\n", m.File, m.Line, m.Operator, m.What)
+		fmt.Fprintf(w, "survived: %s\n", m)
 	default:
 		s.by[by]++
 		if by == fingerprint {
-			fmt.Fprintf(w, "only the fingerprint: %s:%d: %s: %s\n", m.File, m.Line, m.Operator, m.What)
+			fmt.Fprintf(w, "only the fingerprint: %s\n", m)
 		}
 	}
 	if v == timedOut {
