@@ -105,7 +105,9 @@ func TestSimulateBadFiles(t *testing.T) {
 	const head = "name: bad\ncluster:\n  name: demo\n  nodes: [node1, node2]\n  networks: [net1]\n"
 	const groups = "  resource_groups:\n    - {name: app_rg, nodes: [node1, node2]}\n    - {name: db_rg, nodes: [node2, node1]}\n"
 	const good = head + groups + "steps:\n  - do: online cluster\n"
-	group := func(keys string) string { return head + "  resource_groups:\n    - {name: app_rg, " + keys + "}\nsteps: []\n" }
+	group := func(keys string) string {
+		return head + "  resource_groups:\n    - {name: app_rg, " + keys + "}\nsteps: []\n"
+	}
 	deps := func(d string) string { return head + groups + "  dependencies:\n    - " + d + "\nsteps: []\n" }
 	timer := func(k string) string { return head + "  fallback_timers:\n    - {name: t, " + k + "}\nsteps: []\n" }
 	step := func(s string) string { return head + groups + "steps:\n  - " + s + "\n" }
@@ -137,11 +139,11 @@ func TestSimulateBadFiles(t *testing.T) {
 		"unknown timer": group("nodes: [node1], fallback_at: t"), "unknown network": group("nodes: [node1], network: net9"), "priority is text": group("nodes: [node1], priority: high"),
 		"priority is no integer": group("nodes: [node1], priority: 1.5"), "priority is enormous": group("nodes: [node1], priority: 99999999999999999999"), "weight below zero": group("nodes: [node1], weight: -1"),
 		"release failure": group("nodes: [node1], on_release_failure: ignore"),
-		"parent alone": deps("{parent: app_rg}"), "parent of itself": deps("{parent: app_rg, child: app_rg}"), "circle": deps("{parent: app_rg, child: db_rg}\n    - {parent: db_rg, child: app_rg}"),
+		"parent alone":    deps("{parent: app_rg}"), "parent of itself": deps("{parent: app_rg, child: app_rg}"), "circle": deps("{parent: app_rg, child: db_rg}\n    - {parent: db_rg, child: app_rg}"),
 		"circle of stops": deps("{stop: app_rg, after: db_rg}\n    - {stop: db_rg, after: app_rg}"), "both ways": deps("{parent: app_rg, child: db_rg}\n    - {start: db_rg, after: app_rg}"),
 		"together and apart": deps("{same_node: [app_rg, db_rg]}\n    - {different_nodes: {high: [app_rg], low: [db_rg]}}"), "set of one": deps("{same_node: [app_rg]}"),
 		"unknown group": deps("{same_node: [app_rg, zz_rg]}"), "two forms": deps("{parent: app_rg, child: db_rg, same_node: [app_rg, db_rg]}"), "tier": deps("{different_nodes: {highest: [app_rg], low: [db_rg]}}"),
-		"two sets": deps("{same_node: [app_rg, db_rg]}\n    - {same_node: [db_rg, app_rg]}"),
+		"two sets":    deps("{same_node: [app_rg, db_rg]}\n    - {same_node: [db_rg, app_rg]}"),
 		"30 February": timer("repeats: yearly, month: 2, day_of_month: 30, hour: 1, minute: 1"), "29 February 2026": timer("repeats: never, year: 2026, month: 2, day_of_month: 29, hour: 1, minute: 1"),
 		"hour 24": timer("repeats: daily, hour: 24, minute: 0"), "day 7": timer("repeats: weekly, day_of_week: 7, hour: 0, minute: 0"), "minute below zero": timer("repeats: daily, hour: 1, minute: -1"),
 		"hourly": timer("repeats: hourly, hour: 1, minute: 1"), "month 13": timer("repeats: yearly, month: 13, day_of_month: 1, hour: 1, minute: 1"),

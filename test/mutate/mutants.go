@@ -27,7 +27,9 @@ func (m Mutant) Apply(src []byte) []byte {
 	return slices.Concat(src[:m.From], []byte(m.With), src[m.To:])
 }
 
-func (m Mutant) String() string { return fmt.Sprintf("%s:%d: %s: %s", m.File, m.Line, m.Operator, m.What) }
+func (m Mutant) String() string {
+	return fmt.Sprintf("%s:%d: %s: %s", m.File, m.Line, m.Operator, m.What)
+}
 
 // operators lists the kinds of mistakes that mutants finds.
 var operators = []string{"negated condition", "comparison", "logic", "arithmetic", "constant", "dropped statement", "early return", "returned value"}

@@ -20,7 +20,8 @@ type Stats struct {
 	Grants, NotCarried, Plans, Failovers, Acknowledged  int
 	Refused, Snapshots, Entries                         int
 	Faults, Commands, Proofs, Local, Resets, Unexplored map[string]int
-	Settled                                             time.Duration // the longest time from the end of the faults to a settled cluster
+	Events                                              map[string]int // steps by what they are
+	Settled                                             time.Duration  // the longest time from the end of the faults to a settled cluster
 	Unplaceable                                         int
 
 	Watch func(line string) // each line of the trace, if set
@@ -28,7 +29,8 @@ type Stats struct {
 
 // NewStats is for one or several runs.
 func NewStats() *Stats {
-	return &Stats{Faults: map[string]int{}, Commands: map[string]int{}, Proofs: map[string]int{}, Local: map[string]int{}, Resets: map[string]int{}}
+	return &Stats{Faults: map[string]int{}, Commands: map[string]int{}, Proofs: map[string]int{}, Local: map[string]int{}, Resets: map[string]int{},
+		Events: map[string]int{}}
 }
 
 // Run makes one run: a cluster is built, disturbed for so many steps, left alone, and must come to rest with all groups where

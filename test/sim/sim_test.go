@@ -108,6 +108,7 @@ func report(t *testing.T, o Options, v *Violation) {
 func (s *Stats) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "runs %d, simulated %v, log entries %d (%d refused), snapshots checked %d\n", s.Runs, s.Simulated.Round(time.Second), s.Entries, s.Refused, s.Snapshots)
+	fmt.Fprintf(&b, "steps: %s\n", counts(s.Events))
 	fmt.Fprintf(&b, "boots %d, watchdogs fired %d, kill timers %d, fenced %d, orphans %d\n", s.Boots, s.Fired, s.KillTimer, s.Fenced, s.Orphans)
 	fmt.Fprintf(&b, "elections %d, terms with a leader %d, stood down %d, changes of voters %d\n", s.Elections, s.Leads, s.StoodDown, s.VoterChanges)
 	fmt.Fprintf(&b, "messages %d, lost %d, repeated %d; grants taken %d, requests not carried %d\n", s.Messages, s.Lost, s.Repeated, s.Grants, s.NotCarried)

@@ -195,6 +195,7 @@ func (w *world) step() bool {
 			}
 		}
 		w.steps++
+		w.stats.Events[e.kind]++
 		if e.receive != nil {
 			e.receive(to)
 		} else {
