@@ -91,6 +91,10 @@ var stories = []string{
 	"stop-after-operators-offline-is-refused",
 	"suspend-the-timer-passes",
 	"weight-starts-when-there-is-room",
+	"release-failure-reset-of-a-node-with-a-concurrent-group",
+	"release-failure-the-operators-online-starts-it-again",
+	"same-node-a-member-that-waits-counts-for-a-move",
+	"same-node-a-request-for-one-counts-for-all",
 }
 
 func TestStories(t *testing.T) {
