@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -64,6 +65,8 @@ func resourceKey(r executor.Resource) string {
 	switch {
 	case r.IP != nil:
 		k += "/" + r.IP.Address
+	case r.Export != nil:
+		k += "/" + r.Export.Directory + "/" + r.Export.Options + "/" + strings.Join(r.Export.Clients, ",")
 	case r.FileSystem != nil:
 		k += "/" + r.FileSystem.Device + "/" + r.FileSystem.MountPoint
 	}

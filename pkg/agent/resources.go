@@ -2,15 +2,25 @@ package agent
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
-// resourcesOf lists a group's resources in the order of acquisition, resolved for the node: addresses, file systems,
-// applications; or file systems first where the group says so. Release is the reverse.
+// resourcesOf lists a group's resources in the order of acquisition, resolved for the node: volume groups, addresses, file
+// systems, exports, applications; or file systems before addresses where the group says so. Release is the reverse.
 func resourcesOf(d *cluster.Definition, g *cluster.ResourceGroup, node string) ([]executor.Resource, error) {
 	var ips, fss, apps []executor.Resource
+	vgs, err := volumeGroupsOf(d, g)
+	if err != nil {
+		return nil, err
+	}
+	exports, err := exportsOf(d, g)
+	if err != nil {
+		return nil, err
+	}
 	for _, label := range g.ServiceIPs {
 		s := d.ServiceIP(label)
 		if s == nil {
@@ -34,12 +44,41 @@ func resourcesOf(d *cluster.Definition, g *cluster.ResourceGroup, node string) (
 		if a == nil {
 			return nil, fmt.Errorf("application controller %s of group %s is not defined", name, g.Name)
 		}
-		apps = append(apps, executor.Resource{Kind: executor.KindApplication, Name: a.Name, Group: g.Name, App: a})
+		kind := executor.KindApplication
+		if strings.HasPrefix(a.Agent, cluster.AgentSRC) {
+			kind = executor.KindSubsystem
+		}
+		apps = append(apps, executor.Resource{Kind: kind, Name: a.Name, Group: g.Name, App: a})
 	}
 	if g.FSBeforeIP {
-		return append(append(fss, ips...), apps...), nil
+		return slices.Concat(vgs, fss, ips, exports, apps), nil
 	}
-	return append(append(ips, fss...), apps...), nil
+	return slices.Concat(vgs, ips, fss, exports, apps), nil
+}
+
+func volumeGroupsOf(d *cluster.Definition, g *cluster.ResourceGroup) ([]executor.Resource, error) {
+	var out []executor.Resource
+	for _, name := range g.VolumeGroups {
+		v := d.VolumeGroup(name)
+		if v == nil {
+			return nil, fmt.Errorf("volume group %s of group %s is not defined", name, g.Name)
+		}
+		out = append(out, executor.Resource{Kind: executor.KindVolumeGroup, Name: v.Name, Group: g.Name,
+			VolumeGroup: &executor.VolumeGroup{VolumeGroup: *v, Forced: g.ForcedVaryon, AutoImport: g.VGAutoImport}})
+	}
+	return out, nil
+}
+
+func exportsOf(d *cluster.Definition, g *cluster.ResourceGroup) ([]executor.Resource, error) {
+	var out []executor.Resource
+	for _, name := range g.NFSExports {
+		e := d.NFSExport(name)
+		if e == nil {
+			return nil, fmt.Errorf("NFS export %s of group %s is not defined", name, g.Name)
+		}
+		out = append(out, executor.Resource{Kind: executor.KindNFSExport, Name: e.Name, Group: g.Name, Export: e})
+	}
+	return out, nil
 }
 
 // persistentIPsOf lists the persistent IPs of a node.

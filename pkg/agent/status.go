@@ -263,8 +263,14 @@ func (m *member) groupStatus(view *state.State, def *cluster.ResourceGroup, id i
 			out.Resources = append(out.Resources, resource(view, def, "service_ip", s.Name, s.Address, s.Network))
 		}
 	}
+	for _, name := range def.VolumeGroups {
+		out.Resources = append(out.Resources, resource(view, def, "volume_group", name, "", ""))
+	}
 	for _, name := range def.FileSystems {
 		out.Resources = append(out.Resources, resource(view, def, "file_system", name, "", ""))
+	}
+	for _, name := range def.NFSExports {
+		out.Resources = append(out.Resources, resource(view, def, "nfs_export", name, "", ""))
 	}
 	for _, name := range def.Applications {
 		out.Resources = append(out.Resources, resource(view, def, "application", name, "", ""))

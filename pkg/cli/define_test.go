@@ -74,7 +74,7 @@ func TestBadInputOfDefinitions(t *testing.T) {
 		{"add resource_group rg9 NODES=node9", ExitNotFound, "node9"},
 		{"add resource_group rg9 NODES=node1 SERVICE_LABEL=nosuch", ExitNotFound, "nosuch"},
 		{"add resource_group rg9 NODES=node1 STARTUPP=OHN", ExitNotFound, `STARTUPP (did you mean "STARTUP"?)`},
-		{"add resource_group rg9 NODES=node1 VOLUME_GROUP=datavg", ExitNotFound, "volume groups are not managed yet"},
+		{"add resource_group rg9 NODES=node1 VOLUME_GROUP=datavg", ExitNotFound, `no volume_group "datavg" is defined`},
 		{"add resource_group rg9 NODES=node1 STARTUP=OHM", ExitIncorrect, "it must be one of OHN"},
 		{"add resource_group rg9 NODES=node1 NODES=node2", ExitIncorrect, "twice"},
 		{"add resource_group -x NODES=node1", ExitMissing, "needs a name"},

@@ -118,6 +118,9 @@ func (t *toolCall) dispApplication(d *cluster.Definition, a *cluster.Application
 				t.line("            Service Label: %s (%s) on network %s", s.Name, s.Address, s.Network)
 			}
 		}
+		for _, n := range g.VolumeGroups {
+			t.line("            Volume Group: %s", n)
+		}
 		for _, n := range g.FileSystems {
 			if f := d.FileSystem(n); f != nil {
 				t.line("            Filesystem: %s (%s)", f.MountPoint, f.Device)

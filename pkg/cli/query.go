@@ -67,6 +67,8 @@ var liveAttributes = map[string][]liveAttribute{
 		return api.Unknown
 	}}},
 	"service_ip":             {{"CURRENT_NODE", "where it is held", holder("service_ip")}, {"STATE", "running, stopped, degraded, unknown", held("service_ip")}},
+	"volume_group":           {{"CURRENT_NODE", "where it is varied on", holder("volume_group")}, {"STATE", "running, stopped, degraded, unknown", held("volume_group")}},
+	"nfs_export":             {{"CURRENT_NODE", "where it is exported", holder("nfs_export")}, {"STATE", "running, stopped, degraded, unknown", held("nfs_export")}},
 	"file_system":            {{"CURRENT_NODE", "where it is held", holder("file_system")}, {"STATE", "running, stopped, degraded, unknown", held("file_system")}},
 	"application_controller": {{"CURRENT_NODE", "where it is held", holder("application")}, {"STATE", "as clRGinfo -m shows it", appState}},
 	"resource_group": {

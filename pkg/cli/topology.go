@@ -232,11 +232,11 @@ func (t *toolCall) showGroup(d *cluster.Definition, g *cluster.ResourceGroup) {
 	row("Filesystems", strings.Join(mountPoints(d, g), " "))
 	row("Filesystems Consistency Check", checks(d, g))
 	row("Filesystems Recovery Method", "sequential")
-	row("Volume Groups", "")
-	row("Use forced varyon for volume groups, if necessary", "false")
+	row("Volume Groups", strings.Join(g.VolumeGroups, " "))
+	row("Use forced varyon for volume groups, if necessary", strconv.FormatBool(g.ForcedVaryon))
 	row("Application Servers", strings.Join(g.Applications, " "))
 	row("Delayed Fallback Timer", g.FallbackAt)
-	row("Automatically Import Volume Groups", "false")
+	row("Automatically Import Volume Groups", strconv.FormatBool(g.VGAutoImport))
 	row("Filesystems mounted before IP configured", strconv.FormatBool(g.FSBeforeIP))
 }
 

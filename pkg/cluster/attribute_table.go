@@ -19,7 +19,9 @@ var classTable = []Class{
 	networkClass(),
 	serviceIPClass(),
 	persistentIPClass(),
+	volumeGroupClass(),
 	fileSystemClass(),
+	nfsExportClass(),
 	controllerClass(),
 	monitorClass(),
 	groupClass(),
@@ -351,6 +353,29 @@ func persistentIPClass() Class {
 	)
 }
 
+func volumeGroupClass() Class {
+	type V = VolumeGroup
+	return newClass(Class{Name: "volume_group", Aliases: []string{"vg"}, Doc: "a volume group that is varied on where its group runs, and nowhere else"},
+		func(d *Definition) *[]V { return &d.VolumeGroups }, func(g *V) *string { return &g.Name },
+		names(Attribute{Name: "PHYSICAL_VOLUMES", Aliases: []string{"DISKS"}, Kind: KindList,
+			Doc: "the PVIDs of its disks, for the import on a node that does not know it"}, func(g *V) *[]string { return &g.PhysicalVolumes }),
+		enum(Attribute{Name: "MODE", Values: []string{VolumeGroupExclusive, VolumeGroupEnhanced}, Default: VolumeGroupExclusive,
+			Doc: "exclusive: plain varyonvg; enhanced: enhanced concurrent, which needs RSCT"}, func(g *V) *string { return &g.Mode }, nil),
+		integer(Attribute{Name: "MAJOR_NUMBER", Default: "0", Doc: "given at the import, the same on all nodes for NFS; 0: any"},
+			0, 1<<20, func(g *V) *int { return &g.MajorNumber }),
+	)
+}
+
+func nfsExportClass() Class {
+	type E = NFSExport
+	return newClass(Class{Name: "nfs_export", Aliases: []string{"nfs", "export"}, Doc: "a directory that is exported where its group runs"},
+		func(d *Definition) *[]E { return &d.NFSExports }, func(e *E) *string { return &e.Name },
+		text(Attribute{Name: "DIRECTORY", Kind: KindPath, Required: true, Doc: "the directory that clients mount"}, func(e *E) *string { return &e.Directory }),
+		names(Attribute{Name: "CLIENTS", Kind: KindList, Doc: "who may mount it; none: everybody"}, func(e *E) *[]string { return &e.Clients }),
+		text(Attribute{Name: "OPTIONS", Doc: "as exportfs -o takes them, without the clients"}, func(e *E) *string { return &e.Options }),
+	)
+}
+
 func fileSystemClass() Class {
 	return newClass(Class{Name: "file_system", Aliases: []string{"fs", "filesystem"}, Doc: "a file system that is mounted where its group runs"},
 		func(d *Definition) *[]FileSystem { return &d.FileSystems }, func(f *FileSystem) *string { return &f.Name },
@@ -370,9 +395,10 @@ func fileSystemClass() Class {
 func controllerClass() Class {
 	return newClass(Class{Name: "application_controller", Aliases: []string{"ac", "app", "application"}, Doc: "how an application is started and stopped"},
 		func(d *Definition) *[]ApplicationController { return &d.ApplicationControllers }, func(a *ApplicationController) *string { return &a.Name },
-		command(Attribute{Name: "STARTSCRIPT", Required: true, Doc: "absolute path of the start script, and its arguments"},
+		text(Attribute{Name: "AGENT", Doc: "what runs it in place of scripts: src:SUBSYSTEM"}, func(a *ApplicationController) *string { return &a.Agent }),
+		command(Attribute{Name: "STARTSCRIPT", Doc: "absolute path of the start script, and its arguments"},
 			func(a *ApplicationController) *string { return &a.StartScript }, func(a *ApplicationController) *[]string { return &a.StartArgs }),
-		command(Attribute{Name: "STOPSCRIPT", Required: true, Doc: "absolute path of the stop script, and its arguments"},
+		command(Attribute{Name: "STOPSCRIPT", Doc: "absolute path of the stop script, and its arguments"},
 			func(a *ApplicationController) *string { return &a.StopScript }, func(a *ApplicationController) *[]string { return &a.StopArgs }),
 		names(Attribute{Name: "MONITORS", Refers: "application_monitor", Doc: "the monitors that watch it"},
 			func(a *ApplicationController) *[]string { return &a.Monitors }),
@@ -517,6 +543,14 @@ func groupClass() Class {
 			func(g *G) *[]string { return &g.Applications }),
 		names(Attribute{Name: "FILESYSTEM", Aliases: []string{"FILESYSTEMS", "FILE_SYSTEM", "FILE_SYSTEMS"}, Refers: "file_system", Doc: "its file systems"},
 			func(g *G) *[]string { return &g.FileSystems }),
+		names(Attribute{Name: "VOLUME_GROUP", Aliases: []string{"VOLUME_GROUPS"}, Refers: "volume_group", Doc: "its volume groups"},
+			func(g *G) *[]string { return &g.VolumeGroups }),
+		names(Attribute{Name: "NFS_EXPORT", Aliases: []string{"NFS_EXPORTS"}, Refers: "nfs_export", Doc: "its NFS exports"},
+			func(g *G) *[]string { return &g.NFSExports }),
+		boolean(Attribute{Name: "FORCED_VARYON", Default: "false", Doc: "vary on although disks are missing"},
+			func(g *G) bool { return g.ForcedVaryon }, func(g *G, v bool) { g.ForcedVaryon = v }),
+		boolean(Attribute{Name: "VG_AUTO_IMPORT", Default: "false", Doc: "import a volume group that this node does not know"},
+			func(g *G) bool { return g.VGAutoImport }, func(g *G, v bool) { g.VGAutoImport = v }),
 		boolean(Attribute{Name: "FS_BEFORE_IPADDR", Default: "false", Doc: "file systems are mounted before the addresses come up"},
 			func(g *G) bool { return g.FSBeforeIP }, func(g *G, v bool) { g.FSBeforeIP = v }),
 		text(Attribute{Name: "NETWORK", Kind: KindName, Refers: "network", Doc: "a network without which the group cannot run"},

@@ -341,7 +341,6 @@ var powerhaOnly = map[string]string{
 	"CRIT_DAEMON_RESTART_GRACE_PERIOD":  "the deadman bounds how long a daemon may be away, by PROFILE",
 	"CAA_REPOS_MODE":                    "loss of the repository never stops a node",
 	"CAA_PVM_WATCHDOG_TIMER":            "the deadman's backend is set in each node's own file",
-	"VOLUME_GROUP":                      "volume groups are not managed yet; mount the device with a file_system",
 	"CPU_USAGE_MONITOR":                 "processor use is read from /metrics",
 	"PROCESS_TO_MONITOR_CPU_USAGE":      "processor use is read from /metrics",
 	"CPU_USAGE_MONITOR_INTERVAL":        "processor use is read from /metrics",

@@ -21,7 +21,15 @@ func (d *Definition) Clone() *Definition {
 	c.Networks = slices.Clone(d.Networks)
 	c.ServiceIPs = slices.Clone(d.ServiceIPs)
 	c.PersistentIPs = slices.Clone(d.PersistentIPs)
+	c.VolumeGroups = slices.Clone(d.VolumeGroups)
+	for i := range c.VolumeGroups {
+		c.VolumeGroups[i].PhysicalVolumes = slices.Clone(c.VolumeGroups[i].PhysicalVolumes)
+	}
 	c.FileSystems = slices.Clone(d.FileSystems)
+	c.NFSExports = slices.Clone(d.NFSExports)
+	for i := range c.NFSExports {
+		c.NFSExports[i].Clients = slices.Clone(c.NFSExports[i].Clients)
+	}
 	c.ApplicationControllers = slices.Clone(d.ApplicationControllers)
 	for i := range c.ApplicationControllers {
 		a := &c.ApplicationControllers[i]
@@ -42,6 +50,7 @@ func (d *Definition) Clone() *Definition {
 		g := &c.ResourceGroups[i]
 		g.Nodes, g.ServiceIPs = slices.Clone(g.Nodes), slices.Clone(g.ServiceIPs)
 		g.FileSystems, g.Applications = slices.Clone(g.FileSystems), slices.Clone(g.Applications)
+		g.VolumeGroups, g.NFSExports = slices.Clone(g.VolumeGroups), slices.Clone(g.NFSExports)
 	}
 	c.Dependencies = slices.Clone(d.Dependencies)
 	for i := range c.Dependencies {

@@ -23,6 +23,15 @@ const (
 	DefaultDeadmanMode           = "a"
 )
 
+// The modes of a volume group.
+const (
+	VolumeGroupExclusive = "exclusive"
+	VolumeGroupEnhanced  = "enhanced"
+)
+
+// AgentSRC begins the agent of an application that is a subsystem of AIX's System Resource Controller: "src:httpd".
+const AgentSRC = "src:"
+
 // Defaults writes the documented default into every value that is not set. Afterwards no reader needs to know defaults.
 // Filling twice changes nothing.
 func (d *Definition) Defaults() {
@@ -35,6 +44,9 @@ func (d *Definition) Defaults() {
 	}
 	for i := range d.Networks {
 		fill(&d.Networks[i].Distribution, DefaultDistribution)
+	}
+	for i := range d.VolumeGroups {
+		fill(&d.VolumeGroups[i].Mode, VolumeGroupExclusive)
 	}
 	for i := range d.FileSystems {
 		fill(&d.FileSystems[i].Check, "fsck")
@@ -145,6 +157,9 @@ func (d *Definition) Sparse() *Definition {
 	}
 	for i := range c.Networks {
 		drop(&c.Networks[i].Distribution, DefaultDistribution)
+	}
+	for i := range c.VolumeGroups {
+		drop(&c.VolumeGroups[i].Mode, VolumeGroupExclusive)
 	}
 	for i := range c.FileSystems {
 		drop(&c.FileSystems[i].Check, "fsck")

@@ -11,7 +11,9 @@ type Definition struct {
 	Networks               []Network               `json:"networks,omitempty"`
 	ServiceIPs             []ServiceIP             `json:"service_ips,omitempty"`
 	PersistentIPs          []PersistentIP          `json:"persistent_ips,omitempty"`
+	VolumeGroups           []VolumeGroup           `json:"volume_groups,omitempty"`
 	FileSystems            []FileSystem            `json:"file_systems,omitempty"`
+	NFSExports             []NFSExport             `json:"nfs_exports,omitempty"`
 	ApplicationControllers []ApplicationController `json:"application_controllers,omitempty"`
 	ApplicationMonitors    []ApplicationMonitor    `json:"application_monitors,omitempty"`
 	FenceDevices           []FenceDevice           `json:"fence_devices,omitempty"`
@@ -70,6 +72,27 @@ type PersistentIP struct {
 	Prefix  int    `json:"prefix,omitempty"`
 }
 
+// A VolumeGroup is varied on (activated) where its group runs, and nowhere else.
+type VolumeGroup struct {
+	Name string `json:"name"` // the volume group's own name, the same on every node
+	// PhysicalVolumes are the identifiers of its disks, which are the same on every node: PVIDs on AIX. They are needed to
+	// import it on a node that does not know it; a system that finds its volume groups by itself (LVM) needs none.
+	PhysicalVolumes []string `json:"physical_volumes,omitempty"`
+	// Mode is "exclusive" (the default: plain varyonvg; the lease and the fence keep the other nodes away) or "enhanced"
+	// (AIX: enhanced concurrent, active here and passive elsewhere, which needs RSCT group services).
+	Mode string `json:"mode,omitempty"`
+	// MajorNumber is what the import gives it, so that file handles of NFS clients outlive a move; 0: any that is free.
+	MajorNumber int `json:"major_number,omitempty"`
+}
+
+// An NFSExport is a directory of the group that clients mount, exported where the group runs.
+type NFSExport struct {
+	Name      string   `json:"name"`
+	Directory string   `json:"directory"`         // absolute
+	Clients   []string `json:"clients,omitempty"` // hosts or networks that may mount it; none: everybody
+	Options   string   `json:"options,omitempty"` // as exportfs -o takes them, without the clients
+}
+
 // A FileSystem is mounted where its group runs, and nowhere else.
 type FileSystem struct {
 	Name       string `json:"name"`
@@ -86,9 +109,12 @@ type FileSystem struct {
 
 // An ApplicationController says how an application is started and stopped.
 type ApplicationController struct {
-	Name        string   `json:"name"`
-	StartScript string   `json:"start_script"` // absolute path; arguments, if any, follow in StartArgs
-	StopScript  string   `json:"stop_script"`
+	Name string `json:"name"`
+	// Agent names what starts, stops and watches the application in place of scripts: "src:SUBSYSTEM" is a subsystem of the
+	// System Resource Controller. Empty: the scripts.
+	Agent       string   `json:"agent,omitempty"`
+	StartScript string   `json:"start_script,omitempty"` // absolute path; arguments, if any, follow in StartArgs
+	StopScript  string   `json:"stop_script,omitempty"`
 	StartArgs   []string `json:"start_args,omitempty"`
 	StopArgs    []string `json:"stop_args,omitempty"`
 	// StartupMode is "foreground" (the default: the group is online when the script has ended with 0) or "background".

@@ -55,12 +55,20 @@ type ResourceGroup struct {
 	FallbackAt          string        `json:"fallback_at,omitempty"`
 
 	ServiceIPs   []string `json:"service_ips,omitempty"`
+	VolumeGroups []string `json:"volume_groups,omitempty"`
 	FileSystems  []string `json:"file_systems,omitempty"`
+	NFSExports   []string `json:"nfs_exports,omitempty"`
 	Applications []string `json:"applications,omitempty"`
 	// Network is the scenario format's shorthand: the group has a service IP on this network.
 	Network string `json:"network,omitempty"`
 	// FSBeforeIP mounts file systems before the addresses come up. PowerHA's default is false; so is ours.
 	FSBeforeIP bool `json:"fs_before_ip,omitempty"`
+
+	// ForcedVaryon varies the group's volume groups on although disks are missing, where the plain way fails for that reason.
+	// What the missing disks held last may be lost; PowerHA's default is false, and so is ours.
+	ForcedVaryon bool `json:"forced_varyon,omitempty"`
+	// VGAutoImport imports a volume group of the group on a node that does not know it, before it is varied on there.
+	VGAutoImport bool `json:"vg_auto_import,omitempty"`
 
 	Priority         int    `json:"priority,omitempty"`
 	OnReleaseFailure string `json:"on_release_failure,omitempty"` // default "error"

@@ -20,6 +20,16 @@ func (d *Definition) ServiceIP(name string) *ServiceIP {
 	return find(d.ServiceIPs, name, func(s *ServiceIP) string { return s.Name })
 }
 
+// VolumeGroup finds a volume group by name.
+func (d *Definition) VolumeGroup(name string) *VolumeGroup {
+	return find(d.VolumeGroups, name, func(g *VolumeGroup) string { return g.Name })
+}
+
+// NFSExport finds an NFS export by name.
+func (d *Definition) NFSExport(name string) *NFSExport {
+	return find(d.NFSExports, name, func(e *NFSExport) string { return e.Name })
+}
+
 // FileSystem finds a file system by name.
 func (d *Definition) FileSystem(name string) *FileSystem {
 	return find(d.FileSystems, name, func(f *FileSystem) string { return f.Name })

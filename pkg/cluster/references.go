@@ -60,7 +60,9 @@ func (d *Definition) references(visit func(reference)) {
 		all("node", p+".nodes", owner, g.Nodes)
 		one("fallback_timer", p+".fallback_at", owner, &g.FallbackAt)
 		all("service_ip", p+".service_ips", owner, g.ServiceIPs)
+		all("volume_group", p+".volume_groups", owner, g.VolumeGroups)
 		all("file_system", p+".file_systems", owner, g.FileSystems)
+		all("nfs_export", p+".nfs_exports", owner, g.NFSExports)
 		all("application_controller", p+".applications", owner, g.Applications)
 		one("network", p+".network", owner, &g.Network)
 	}
@@ -147,7 +149,7 @@ func (d *Definition) forget(class, name string) {
 	}
 	for i := range d.ResourceGroups {
 		g := &d.ResourceGroups[i]
-		compact(&g.Nodes, &g.ServiceIPs, &g.FileSystems, &g.Applications)
+		compact(&g.Nodes, &g.ServiceIPs, &g.VolumeGroups, &g.FileSystems, &g.NFSExports, &g.Applications)
 	}
 	if class == "node" {
 		d.PersistentIPs = slices.DeleteFunc(d.PersistentIPs, func(p PersistentIP) bool { return p.Node == "" })

@@ -70,7 +70,9 @@ func (d *Definition) Validate() []Problem {
 	v.nodes()
 	v.networks()
 	v.addresses()
+	v.volumeGroups()
 	v.fileSystems()
+	v.nfsExports()
 	v.controllers()
 	v.monitors()
 	v.fenceDevices()
@@ -107,7 +109,9 @@ func (v *validator) sizes() {
 	cut(v, &d.Networks, "networks", MaxObjects)
 	cut(v, &d.ServiceIPs, "service_ips", MaxObjects)
 	cut(v, &d.PersistentIPs, "persistent_ips", MaxObjects)
+	cut(v, &d.VolumeGroups, "volume_groups", MaxObjects)
 	cut(v, &d.FileSystems, "file_systems", MaxObjects)
+	cut(v, &d.NFSExports, "nfs_exports", MaxObjects)
 	cut(v, &d.ApplicationControllers, "application_controllers", MaxObjects)
 	cut(v, &d.ApplicationMonitors, "application_monitors", MaxObjects)
 	cut(v, &d.FenceDevices, "fence_devices", MaxObjects)
@@ -118,7 +122,9 @@ func (v *validator) sizes() {
 		g, p := &d.ResourceGroups[i], fmt.Sprintf("resource_groups[%d].", i)
 		cut(v, &g.Nodes, p+"nodes", MaxNodes)
 		cut(v, &g.ServiceIPs, p+"service_ips", MaxObjects)
+		cut(v, &g.VolumeGroups, p+"volume_groups", MaxObjects)
 		cut(v, &g.FileSystems, p+"file_systems", MaxObjects)
+		cut(v, &g.NFSExports, p+"nfs_exports", MaxObjects)
 		cut(v, &g.Applications, p+"applications", MaxObjects)
 	}
 	for i := range d.Dependencies {
@@ -196,6 +202,8 @@ func (v *validator) index() {
 		"network":                indexOf(d.Networks, func(n *Network) string { return n.Name }),
 		"service_ip":             indexOf(d.ServiceIPs, func(s *ServiceIP) string { return s.Name }),
 		"persistent_ip":          indexOf(d.PersistentIPs, func(p *PersistentIP) string { return p.Name }),
+		"volume_group":           indexOf(d.VolumeGroups, func(g *VolumeGroup) string { return g.Name }),
+		"nfs_export":             indexOf(d.NFSExports, func(e *NFSExport) string { return e.Name }),
 		"file_system":            indexOf(d.FileSystems, func(f *FileSystem) string { return f.Name }),
 		"application_controller": indexOf(d.ApplicationControllers, func(a *ApplicationController) string { return a.Name }),
 		"application_monitor":    indexOf(d.ApplicationMonitors, func(m *ApplicationMonitor) string { return m.Name }),
@@ -227,6 +235,8 @@ func (v *validator) names() {
 	namesOf(v, "network", "networks", d.Networks, func(n *Network) string { return n.Name })
 	namesOf(v, "service_ip", "service_ips", d.ServiceIPs, func(s *ServiceIP) string { return s.Name })
 	namesOf(v, "persistent_ip", "persistent_ips", d.PersistentIPs, func(p *PersistentIP) string { return p.Name })
+	namesOf(v, "volume_group", "volume_groups", d.VolumeGroups, func(g *VolumeGroup) string { return g.Name })
+	namesOf(v, "nfs_export", "nfs_exports", d.NFSExports, func(e *NFSExport) string { return e.Name })
 	namesOf(v, "file_system", "file_systems", d.FileSystems, func(f *FileSystem) string { return f.Name })
 	namesOf(v, "application_controller", "application_controllers", d.ApplicationControllers, func(a *ApplicationController) string { return a.Name })
 	namesOf(v, "application_monitor", "application_monitors", d.ApplicationMonitors, func(m *ApplicationMonitor) string { return m.Name })

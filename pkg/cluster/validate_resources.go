@@ -31,6 +31,42 @@ func (v *validator) fileSystems() {
 	}
 }
 
+func (v *validator) volumeGroups() {
+	owner := map[string]int{} // disk -> volume group
+	for i, g := range v.d.VolumeGroups {
+		p := fmt.Sprintf("volume_groups[%d]", i)
+		v.oneOf(p+".mode", g.Mode, VolumeGroupExclusive, VolumeGroupEnhanced)
+		v.distinct(p+".physical_volumes", g.PhysicalVolumes)
+		for j, disk := range g.PhysicalVolumes {
+			at := fmt.Sprintf("%s.physical_volumes[%d]", p, j)
+			if disk == "" || strings.ContainsAny(disk, "/ \t,") {
+				v.add(at, "the disk's identifier, as lspv shows it (00f6f42a8bd9ee03)", "%q cannot be used", disk)
+			}
+			if o, taken := owner[disk]; taken && o != i {
+				v.add(at, "a disk of its own", "%s is a disk of volume group %s too", disk, v.d.VolumeGroups[o].Name)
+			}
+			owner[disk] = i
+		}
+		v.inRange(p+".major_number", g.MajorNumber, 0, 1<<20)
+	}
+}
+
+func (v *validator) nfsExports() {
+	for i, e := range v.d.NFSExports {
+		p := fmt.Sprintf("nfs_exports[%d]", i)
+		v.absolute(p+".directory", e.Directory)
+		v.distinct(p+".clients", e.Clients)
+		for j, c := range e.Clients {
+			if c == "" || strings.ContainsAny(c, " \t,:()") && !strings.Contains(c, "::") {
+				v.add(fmt.Sprintf("%s.clients[%d]", p, j), "a host name, an address or a network", "the client %q cannot be used", c)
+			}
+		}
+		if strings.ContainsAny(e.Options, " \t()") || strings.HasPrefix(e.Options, "-") {
+			v.add(p+".options", "options separated by commas, without blanks", "the options %q cannot be used", e.Options)
+		}
+	}
+}
+
 func (v *validator) device(path string, f FileSystem) {
 	const want = "a path (/dev/datavg/lv1), UUID=..., LABEL=..., or host:/path for a network file system"
 	switch {
@@ -56,12 +92,27 @@ func tagged(device string) bool {
 func (v *validator) controllers() {
 	for i, a := range v.d.ApplicationControllers {
 		p := fmt.Sprintf("application_controllers[%d]", i)
-		v.script(p+".start_script", a.StartScript, true)
-		v.script(p+".stop_script", a.StopScript, true)
+		v.agent(p, a)
+		v.script(p+".start_script", a.StartScript, a.Agent == "")
+		v.script(p+".stop_script", a.StopScript, a.Agent == "")
 		v.oneOf(p+".startup_mode", a.StartupMode, "foreground", "background")
 		v.within(p+".start_timeout", a.StartTimeout, 7*24*time.Hour)
 		v.within(p+".stop_timeout", a.StopTimeout, 7*24*time.Hour)
 		v.distinct(p+".monitors", a.Monitors)
+	}
+}
+
+// agent checks what stands in place of the scripts.
+func (v *validator) agent(p string, a ApplicationController) {
+	if a.Agent == "" {
+		return
+	}
+	name, ok := strings.CutPrefix(a.Agent, AgentSRC)
+	if !ok || name == "" || strings.ContainsAny(name, "/ \t,:'\"") {
+		v.add(p+".agent", "src:SUBSYSTEM, or nothing and scripts", "the agent %q is not known", a.Agent)
+	}
+	if a.StartScript != "" || a.StopScript != "" || len(a.StartArgs)+len(a.StopArgs) > 0 {
+		v.add(p+".agent", "the one or the other", "an agent and scripts do not go together")
 	}
 }
 
@@ -144,7 +195,9 @@ func (v *validator) groups() {
 		}
 		v.distinct(p+"nodes", g.Nodes)
 		v.distinct(p+"service_ips", g.ServiceIPs)
+		v.distinct(p+"volume_groups", g.VolumeGroups)
 		v.distinct(p+"file_systems", g.FileSystems)
+		v.distinct(p+"nfs_exports", g.NFSExports)
 		v.distinct(p+"applications", g.Applications)
 		v.policies(p, g)
 		v.priorityPolicy(p, g)
@@ -216,6 +269,9 @@ func (v *validator) concurrent(p string, g *ResourceGroup) {
 	if len(g.ServiceIPs) > 0 {
 		v.add(p+"service_ips", "leave them out, or another startup policy", "a group that is online on all nodes (OAAN) cannot hold an address")
 	}
+	if len(g.VolumeGroups) > 0 {
+		v.add(p+"volume_groups", "leave them out, or another startup policy", "a group that is online on all nodes (OAAN) cannot hold a volume group")
+	}
 	for i, name := range g.FileSystems {
 		at, ok := v.known["file_system"][name]
 		if ok && !contains(sharedTypes, v.d.FileSystems[at].Type) {
@@ -246,7 +302,9 @@ func (v *validator) sharedResources() {
 	for i := range v.d.ResourceGroups {
 		g, p := &v.d.ResourceGroups[i], fmt.Sprintf("resource_groups[%d].", i)
 		v.listedOnce(p+"service_ips", "service_ip", g.ServiceIPs, i)
+		v.listedOnce(p+"volume_groups", "volume_group", g.VolumeGroups, i)
 		v.listedOnce(p+"file_systems", "file_system", g.FileSystems, i)
+		v.listedOnce(p+"nfs_exports", "nfs_export", g.NFSExports, i)
 		v.listedOnce(p+"applications", "application_controller", g.Applications, i)
 	}
 	v.mountPoints()

@@ -20,6 +20,9 @@ const (
 	KindPersistentIP Kind = "persistent_ip"
 	KindFileSystem   Kind = "file_system"
 	KindApplication  Kind = "application"
+	KindVolumeGroup  Kind = "volume_group"
+	KindNFSExport    Kind = "nfs_export"
+	KindSubsystem    Kind = "src_subsystem" // an application that AIX's System Resource Controller runs
 )
 
 // A Resource is one thing to move, with all its parameters resolved. Exactly one of the pointers is set, by Kind.
@@ -28,9 +31,18 @@ type Resource struct {
 	Name  string
 	Group string // the resource group it belongs to; empty for persistent IPs
 
-	IP         *Address
-	FileSystem *cluster.FileSystem
-	App        *cluster.ApplicationController
+	IP          *Address
+	VolumeGroup *VolumeGroup
+	FileSystem  *cluster.FileSystem
+	Export      *cluster.NFSExport
+	App         *cluster.ApplicationController
+}
+
+// A VolumeGroup is a volume group with what its resource group says of it.
+type VolumeGroup struct {
+	cluster.VolumeGroup
+	Forced     bool // FORCED_VARYON: vary on although disks are missing, when nothing else helps
+	AutoImport bool // VG_AUTO_IMPORT: import it where it is not known
 }
 
 // An Address is a service or persistent IP, resolved for this node.
