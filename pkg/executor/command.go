@@ -123,3 +123,17 @@ func Generation(ctx context.Context) uint64 {
 	g, _ := ctx.Value(generationKey{}).(uint64)
 	return g
 }
+
+type proofKey struct{}
+
+// WithProof says to the calls under the context that the last holder of the group did not release it, and what proves that it
+// is gone: what it left behind in storage (the guard of a mount) is then known to be nobody's.
+func WithProof(ctx context.Context, proof string) context.Context {
+	return context.WithValue(ctx, proofKey{}, proof)
+}
+
+// Proof is what WithProof has set, or "": nothing is known of the last holder.
+func Proof(ctx context.Context) string {
+	p, _ := ctx.Value(proofKey{}).(string)
+	return p
+}
