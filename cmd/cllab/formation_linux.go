@@ -41,6 +41,13 @@ func nodeFile(cfg *lab.Config, n int) string {
 	for k := 1; k <= cfg.Networks; k++ {
 		listen = append(listen, fmt.Sprintf("%q", cfg.Address(n, k)))
 	}
+	system := ""
+	if cfg.System != "" {
+		system += fmt.Sprintf("system: %q\n", cfg.System)
+	}
+	if cfg.CommandDir != "" {
+		system += fmt.Sprintf("command_dir: %q\n", cfg.CommandDir)
+	}
 	return fmt.Sprintf(`# Written by cllab at each boot of the node.
 name: %s
 state_dir: /var/lib/holdfast
@@ -56,7 +63,7 @@ deadman:
   backend: lab
   socket: /run/holdfast/deadman.sock
   device: /run/holdfast/watchdog.sock
-`, lab.NodeName(n), strings.Join(listen, ", "))
+%s`, lab.NodeName(n), strings.Join(listen, ", "), system)
 }
 
 // agentSocket is where the agent answers, in the node's run directory, and agentPatience how long it may take to do so.

@@ -56,6 +56,8 @@ are online. The lab stays until "cllab down".`,
 	f.BoolVar(&o.noDaemons, "no-daemons", false, "boot nodes without the daemons (and form no cluster)")
 	f.DurationVar(&o.cfg.RebootDelay, "reboot-delay", 2*time.Second, "from a watchdog's reset of a node to its boot")
 	f.BoolVar(&o.noAutoBoot, "no-autoboot", false, "leave a node down after a watchdog's reset")
+	f.StringVar(&o.cfg.System, "system", "", "whose executors the agents use: linux or aix")
+	f.StringVar(&o.cfg.CommandDir, "command-dir", "", "with --system aix: directory, as nodes see it, of an emulator of AIX's commands")
 	f.IntVar(&o.cfg.TiePID, "tie", 0, "take the lab down when the process with this number ends")
 	f.BoolVar(&o.keep, "keep", false, "leave the lab running when the cluster cannot be formed")
 	return cmd

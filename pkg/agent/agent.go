@@ -125,8 +125,9 @@ func New(opt Options) (*Agent, error) {
 		}
 		opt.Runner = r
 	}
+	executors, links := systemExecutors(opt.Node, opt.Runner, a.lookAt, opt.Logger)
 	if opt.Executors == nil {
-		opt.Executors = systemExecutors(opt.Runner, a.lookAt, opt.Logger)
+		opt.Executors = executors
 	}
 	if opt.Fencer == nil {
 		opt.Fencer = fence.New(opt.Runner)
@@ -137,7 +138,7 @@ func New(opt Options) (*Agent, error) {
 		}
 	}
 	if opt.WatchLinks == nil {
-		opt.WatchLinks = linux.WatchLinks
+		opt.WatchLinks = links
 	}
 	a.opt = opt
 	return a, nil

@@ -20,7 +20,9 @@ const (
 	stepTimeout  = 30 * time.Second // for a resource that brings no timeout of its own
 	probeLimit   = 10 * time.Second
 	checkTimeout = 30 * time.Minute // a file system's check may take long; config_too_long is raised meanwhile
-	stepSlack    = 15 * time.Second // beyond a resource's own timeout, for killing and looking
+	// A volume group with many disks, some of which do not answer, takes minutes to vary on; config_too_long is raised meanwhile.
+	varyonTimeout = 15 * time.Minute
+	stepSlack     = 15 * time.Second // beyond a resource's own timeout, for killing and looking
 )
 
 // job is a piece of work on a group.
@@ -231,6 +233,8 @@ func limitOf(r executor.Resource, j job) time.Duration {
 		d = r.App.StopTimeout
 	case r.App != nil:
 		d = time.Minute
+	case r.VolumeGroup != nil && j == jobStart:
+		d = varyonTimeout
 	case r.FileSystem != nil && j == jobStart:
 		d = checkTimeout
 	case r.FileSystem != nil && r.FileSystem.StopTimeout > d:

@@ -40,6 +40,11 @@ type Node struct {
 	BootIDFile string  `json:"boot_id_file"`
 	LogLevel   string  `json:"log_level"` // debug, info (default), warn, error
 	Deadman    Deadman `json:"deadman"`
+	// System says whose executors move the resources: linux or aix; empty: this machine's own.
+	System string `json:"system"`
+	// CommandDir is the only directory in which the executors of AIX look for the system's commands; empty: where AIX has them.
+	// With another system than the machine's own it holds an emulator of them.
+	CommandDir string `json:"command_dir"`
 }
 
 // A Deadman says what resets this node when its lease has run out, and how the agent reaches it.
@@ -60,6 +65,12 @@ const (
 	BackendHalt     = "halt"
 	BackendLab      = "lab"
 	BackendNone     = "none"
+)
+
+// The values of Node.System.
+const (
+	SystemLinux = "linux"
+	SystemAIX   = "aix"
 )
 
 // LoadNode reads a node's own file. A file that does not exist gives the defaults if it is the usual one; any other must
@@ -139,7 +150,7 @@ func (n *Node) validate() []cluster.Problem {
 		}
 	}
 	for _, d := range []struct{ key, value string }{{"state_dir", n.StateDir}, {"run_dir", n.RunDir}, {"log_dir", n.LogDir},
-		{"boot_id_file", n.BootIDFile}, {"deadman.socket", n.Deadman.Socket}, {"deadman.device", n.Deadman.Device}} {
+		{"boot_id_file", n.BootIDFile}, {"command_dir", n.CommandDir}, {"deadman.socket", n.Deadman.Socket}, {"deadman.device", n.Deadman.Device}} {
 		if d.value == "" {
 			continue
 		}
@@ -167,6 +178,10 @@ func (n *Node) validate() []cluster.Problem {
 	}
 	n.validateMetrics(bad)
 	n.validateListen(bad)
+	enum(bad, "system", n.System, "", SystemLinux, SystemAIX)
+	if n.CommandDir != "" && n.System != SystemAIX {
+		bad("command_dir", "leave it out, or system: aix", "only the executors of AIX look for commands in it")
+	}
 	enum(bad, "log_level", n.LogLevel, "debug", "info", "warn", "error")
 	enum(bad, "deadman.backend", n.Deadman.Backend, BackendWatchdog, BackendReboot, BackendHalt, BackendLab, BackendNone)
 	if w := n.Deadman.WatchdogTimeout; w != 0 && (w < time.Second || w > 10*time.Minute || w%time.Second != 0) {

@@ -31,6 +31,8 @@ type Options struct {
 	NoDaemons   bool // nodes only
 	NoAutoBoot  bool
 	RebootDelay time.Duration
+	System      string    // of the executors: linux or aix; empty: linux
+	CommandDir  string    // of the commands of AIX, as the nodes see it
 	Detached    bool      // the lab outlives this process; otherwise it goes down when this process ends, however that ends
 	Progress    io.Writer // what `cllab up` says meanwhile; nil: nowhere
 }
@@ -91,6 +93,8 @@ func (o *Options) arguments() []string {
 	add("no-daemons", "true", o.NoDaemons)
 	add("no-autoboot", "true", o.NoAutoBoot)
 	add("reboot-delay", o.RebootDelay.String(), o.RebootDelay != 0)
+	add("system", o.System, o.System != "")
+	add("command-dir", o.CommandDir, o.CommandDir != "")
 	add("tie", strconv.Itoa(os.Getpid()), !o.Detached)
 	return args
 }

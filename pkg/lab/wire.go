@@ -46,7 +46,10 @@ type Config struct {
 	BinDir      string        `json:"bin_dir"`      // where cllab and the product's daemons are
 	TiePID      int           `json:"tie_pid"`      // the lab ends when this process ends; 0: it stays until `down`
 	Rootless    bool          `json:"rootless"`
-	CgroupRoot  string        `json:"cgroup_root"` // cgroup directory of the lab; empty: nodes have no cgroup of their own
+	// System and CommandDir go into the nodes' own files: whose executors the agents use, and where their commands are.
+	System     string `json:"system,omitempty"`
+	CommandDir string `json:"command_dir,omitempty"`
+	CgroupRoot string `json:"cgroup_root"` // cgroup directory of the lab; empty: nodes have no cgroup of their own
 }
 
 var (

@@ -294,9 +294,9 @@ func (x *Addresses) finish(ctx context.Context, r executor.Resource, w wanted) e
 }
 
 func (x *Addresses) add(ctx context.Context, r executor.Resource, on *netif, p netip.Prefix) error {
-	args := []string{on.name, "alias", p.Addr().String(), "netmask", netmask(p.Bits())}
-	if p.Addr().Is6() {
-		args = []string{on.name, "inet6", p.String(), "alias"}
+	args := []string{on.name, "inet6", p.String(), "alias"}
+	if p.Addr().Is4() {
+		args = []string{on.name, "alias", p.Addr().String(), "netmask", netmask(p.Bits())}
 	}
 	if o := x.sys.do(ctx, r, "alias", "ifconfig", args...); o.Err != nil {
 		return fmt.Errorf("put %s on %s: %w", p, on.name, failed(o))

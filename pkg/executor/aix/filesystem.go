@@ -273,8 +273,17 @@ func (x *FileSystems) Stop(ctx context.Context, r executor.Resource) executor.Re
 func (x *FileSystems) unmount(ctx context.Context, r executor.Resource, orderly time.Duration) error {
 	f := r.FileSystem
 	began, killing := time.Now(), false
+	var users []int
+	busy := func(at string) error {
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.sys.o.QueryTimeout)
+		defer cancel()
+		return fmt.Errorf("unmount %s: it is still busy after %s%s", at, time.Since(began).Round(time.Millisecond), x.holders(after, r, at, users))
+	}
 	for {
 		d, err := x.find(ctx, r)
+		if err != nil && ctx.Err() != nil {
+			return busy(f.MountPoint)
+		}
 		if err != nil {
 			return err
 		}
@@ -296,12 +305,11 @@ func (x *FileSystems) unmount(ctx context.Context, r executor.Resource, orderly 
 			return fmt.Errorf("unmount %s: %w", at.point, failed(o))
 		}
 		killing = killing || time.Since(began) >= orderly
-		users, err := x.users(ctx, r, at.point, killing)
-		if err != nil {
+		if users, err = x.users(ctx, r, at.point, killing); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("unmount %s: %w; and %w", at.point, failed(o), err)
 		}
 		if !sleep(ctx, min(200*time.Millisecond, orderly/10)) {
-			return fmt.Errorf("unmount %s: it is still busy after %s%s", at.point, 2*orderly, x.holders(context.WithoutCancel(ctx), r, at.point, users))
+			return busy(at.point)
 		}
 	}
 }
