@@ -27,6 +27,9 @@ func (m *member) beginJob(view *state.State, group string, generation uint64, j 
 		m.log.Error("a group cannot be worked on", "group", group, "error", err)
 		return
 	}
+	if s := view.Group(group); s != nil {
+		t.proof = s.Unreleased
+	}
 	ctx, cancel := context.WithCancel(m.loop.ctx)
 	g.job, g.cancel, g.jobBegan = j, cancel, m.clock.Now()
 	if j != jobProbe {

@@ -53,6 +53,7 @@ type target struct {
 	generation uint64
 	resources  []executor.Resource
 	definition *cluster.Definition
+	proof      string // that the last holder is gone, which did not release it; empty: nothing is known
 }
 
 func (m *member) target(d *cluster.Definition, group string, generation uint64) (target, error) {
@@ -72,6 +73,9 @@ func (m *member) target(d *cluster.Definition, group string, generation uint64) 
 func (m *member) startGroup(ctx context.Context, t target) workDone {
 	began := m.clock.Now()
 	ctx = executor.WithGeneration(ctx, t.generation)
+	if t.proof != "" {
+		ctx = executor.WithProof(ctx, t.proof)
+	}
 	for _, r := range t.resources {
 		res := m.startResource(ctx, t, r)
 		if res.Err == nil && res.Status == executor.Running {

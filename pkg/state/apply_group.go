@@ -182,7 +182,7 @@ func (t *tx) reportOnline(d *cluster.ResourceGroup, c *Report, i *Instance) {
 	}
 	t.turn(t.instance(d.Name, c.Node), Online, i.Sentence)
 	g := t.group(d.Name)
-	g.Tried = nil // the recovery chain ends
+	g.Tried, g.Unreleased = nil, "" // the recovery chain ends
 	t.event(EventGroupMoveComplete, c.Node, d.Name, "group %s is online on node %s%s", d.Name, c.Node, colon(c.Sentence))
 }
 

@@ -471,13 +471,22 @@ func (t *tx) free(node string, incarnation uint64, kind ProofKind, sentence stri
 			if kind.strong() {
 				w := t.instance(d.Name, node) // shown UNMANAGED still: nobody takes it over until the operator says so
 				w.Held = false
+				t.unreleased(d, node, kind)
 				t.event(EventGroupFreed, node, d.Name, "group %s is free of node %s: proof %s%s", d.Name, node, kind, colon(sentence))
 			}
 			return
 		}
 		t.event(EventGroupFreed, node, d.Name, "group %s is free of node %s: proof %s%s", d.Name, node, kind, colon(sentence))
 		t.freed(d, node, freedByDeath, node+" is dead: proof "+string(kind))
+		t.unreleased(d, node, kind)
 	})
+}
+
+// unreleased notes that a holder is gone that did not release the group. A node that stopped in order has.
+func (t *tx) unreleased(d *cluster.ResourceGroup, node string, kind ProofKind) {
+	if kind != ProofCleanStop && !d.Concurrent() {
+		t.group(d.Name).Unreleased = node + " is dead: proof " + string(kind)
+	}
 }
 
 // dropOverrides forgets the operator's placements on a node that leaves.

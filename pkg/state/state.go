@@ -200,6 +200,10 @@ type Group struct {
 	LastReason  string    `json:"last_reason,omitempty"` // of the last decision about it
 	// Freed is what made the group free, as the beginning of the next decision's reason; empty while it is held.
 	Freed string `json:"freed,omitempty"`
+	// Unreleased says that the last holder did not release it, and by which proof it is gone; empty once the group was online
+	// again. What that holder left in storage (the guard of a mount) is known to be nobody's by it. It frees nothing: that is
+	// Held's; and without it an executor refuses more, never less.
+	Unreleased string `json:"unreleased,omitempty"`
 }
 
 // Phase says by which policy the group is placed next.

@@ -586,3 +586,31 @@ func TestApplyOfNothing(t *testing.T) {
 		}()
 	}
 }
+
+// What a dead holder left in storage is known to be nobody's from its death until the group is online again, and at no other
+// time: after a release nothing is left, so what is found then is somebody's.
+func TestUnreleased(t *testing.T) {
+	l := newLog(t, three())
+	l.up("n1", "n2", "n3")
+	l.online("a", "n1")
+	want := func(what, text string) {
+		t.Helper()
+		if got := l.s.Groups["a"].Unreleased; got != text {
+			t.Errorf("%s: %q, want %q", what, got, text)
+		}
+	}
+	want("online", "")
+	l.ok(l.release("a", "n1"))
+	l.ok(l.report("a", "n1", OutcomeReleased))
+	want("released", "")
+	l.online("a", "n1")
+	l.ok(Command{NodeLost: &NodeLost{Node: "n1", Incarnation: 1, Sentence: "no sign of life"}})
+	want("silent only", "")
+	l.ok(Command{Proof: &Proof{Node: "n1", Incarnation: 1, Kind: ProofFenced}})
+	want("dead", "n1 is dead: proof fenced")
+	l.ok(l.acquire("a", "n2"))
+	l.ok(l.report("a", "n2", OutcomeAcquireFailed))
+	want("not acquired", "n1 is dead: proof fenced")
+	l.online("a", "n3")
+	want("online again", "")
+}

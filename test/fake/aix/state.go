@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -20,6 +21,8 @@ type Config struct {
 	// Real makes addresses and mounts real ones of this machine's namespaces (a bind mount stands for the file system). Without
 	// it they are kept in the state only.
 	Real bool `json:"real"`
+	// BootFile holds this boot's id; empty: one is made.
+	BootFile string `json:"boot_file"`
 }
 
 // ConfigName is the name of the configuration beside the commands.
@@ -232,6 +235,9 @@ func (w *World) fill() {
 	mk(&r.Running)
 	mk(&r.ARP)
 	mk(&r.Busy)
+	if b, err := os.ReadFile(w.Config.BootFile); err == nil && r.Boot == "" {
+		r.Boot = strings.TrimSpace(string(b))
+	}
 	if r.Boot == "" {
 		r.Boot = fmt.Sprintf("%x", time.Now().UnixNano())
 	}
