@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/lab"
 	fake "github.com/holdfast-ha/holdfast/test/fake/aix"
 )
@@ -41,7 +42,7 @@ const (
 // beginAIX starts the lab, installs the emulator, and forms the cluster.
 func beginAIX(t *testing.T, s setup) *aixWorld {
 	t.Helper()
-	s.bare, s.system, s.commandDir = true, "aix", "/shared/aix/bin"
+	s.bare, s.system, s.commandDir, s.notExclusive = true, "aix", "/shared/aix/bin", "/shared/aix/storage/"
 	w := &aixWorld{world: begin(t, s)}
 	w.cfg = fake.Config{Shared: w.SharedPath("aix/storage")}
 	w.install()
@@ -210,7 +211,7 @@ func (w *aixWorld) emulated(node, name string, args ...string) string {
 	return w.must(node, append([]string{"/shared/aix/bin/" + name}, args...)...)
 }
 
-// whole looks that everything of the group is on the node, in the emulator's eyes.
+// complete looks that everything of the group is on the node, in the emulator's eyes.
 func (w *aixWorld) complete(node string) {
 	w.t.Helper()
 	for _, c := range []struct{ name, args, want string }{{"lsvg", "-o", aixVG}, {"mount", "", aixDev}, {"exportfs", "", "/app -rw,access=10.77.1.50"},
@@ -318,7 +319,7 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 		w.run("node1", "clmgr", "move", "resource_group", group, "NODE="+third)
 		on := w.elsewhere(third)
 		w.complete(on)
-		if !slices.ContainsFunc(w.events(since), func(e apiEvent) bool { return strings.Contains(e.Sentence, "reorgvg is at work") }) {
+		if !slices.ContainsFunc(w.events(since), func(e api.Event) bool { return strings.Contains(e.Sentence, "reorgvg is at work") }) {
 			t.Errorf("the cause is not in the history: %v", w.events(since))
 		}
 		w.storage(third, func(x *fake.World) { delete(x.ODM.Locks, aixVG); x.Run.LVM = nil })
@@ -352,7 +353,7 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 		to := w.elsewhere(from)
 		w.answersFrom(to)
 		w.complete(to)
-		check(t, w.Heal(w.ctx(), from, "net1"))
+		check(t, w.Heal(w.ctx(), from))
 		w.whole()
 	})
 
@@ -367,7 +368,7 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 			t.Errorf("the group moved from %s to %s although no node has the network", on, now)
 		}
 		for _, n := range w.nodes {
-			check(t, w.Heal(w.ctx(), n, "net1"))
+			check(t, w.Heal(w.ctx(), n))
 		}
 		w.whole()
 		w.answersFrom(w.online(group))
@@ -376,10 +377,10 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 	t.Run("isolated node", func(t *testing.T) { // both networks of the holder
 		w.whole()
 		from := w.online(group)
-		check(t, w.Cut(w.ctx(), from, "", ""))
+		check(t, w.Cut(w.ctx(), from, "", lab.Both))
 		to := w.elsewhere(from)
 		w.answersFrom(to)
-		check(t, w.Heal(w.ctx(), from, ""))
+		check(t, w.Heal(w.ctx(), from))
 		w.complete(to)
 	})
 
