@@ -28,6 +28,8 @@ var classTable = []Class{
 	dependencyClass(),
 	timerClass(),
 	fenceClass(),
+	methodClass(),
+	waiverClass(),
 }
 
 // policyWords maps the policies' abbreviations to the words that status tools print.
@@ -86,6 +88,15 @@ func clusterClass() Class {
 			Doc: "accept that the silence of a node without an independent watchdog counts as its death"},
 			func(d *Definition) bool { return d.Settings.WaiveTimeProof }, func(d *Definition, v bool) { d.Settings.WaiveTimeProof = v }),
 	}
+	fields = append(fields,
+		boolean(Attribute{Name: "DAILY_VERIFICATION", Default: "true", Doc: "the cluster verifies itself each day"},
+			func(d *Definition) bool { return !d.Settings.NoDailyVerification }, func(d *Definition, v bool) { d.Settings.NoDailyVerification = !v }),
+		integer(Attribute{Name: "VERIFICATION_HOUR", Default: "0", Doc: "the hour of the daily verification, 0 to 23, UTC"}, 0, 23,
+			func(d *Definition) *int { return &d.Settings.VerificationHour }),
+		enum(Attribute{Name: "CHANGES", Values: []string{ChangesLive, ChangesStaged}, Default: DefaultChanges,
+			Doc: "when add, modify and delete count: at once, or with the next clmgr sync cluster"},
+			func(d *Definition) *string { return &d.Settings.Changes }, nil),
+	)
 	for _, key := range lease.Keys() {
 		fields = append(fields, timing(key))
 	}
@@ -589,5 +600,30 @@ func fenceClass() Class {
 		pairs(Attribute{Name: "PLUGS", Doc: "the agent's plug of each node, as node:plug,...; none: the node's name"},
 			func(f *F) *map[string]string { return &f.Plugs }, notSecret),
 		seconds(Attribute{Name: "TIMEOUT", Default: "20", Doc: "for one call of the agent"}, func(f *F) *time.Duration { return &f.Timeout }),
+	)
+}
+
+func methodClass() Class {
+	type M = Method
+	return newClass(Class{Name: "method", Aliases: []string{"me"}, Doc: "a program of your own that a verification runs on the nodes"},
+		func(d *Definition) *[]M { return &d.Methods }, func(m *M) *string { return &m.Name },
+		enum(Attribute{Name: "TYPE", Values: []string{MethodVerify}, Default: MethodVerify, Doc: "when it runs"}, func(m *M) *string { return &m.Type }, nil),
+		text(Attribute{Name: "FILE", Kind: KindPath, Required: true, Doc: "the program; 0 means well, anything else is a finding that its output explains"},
+			func(m *M) *string { return &m.File }),
+		text(Attribute{Name: "DESCRIPTION", Doc: "what it looks at"}, func(m *M) *string { return &m.Description }),
+		names(Attribute{Name: "NODES", Refers: "node", Doc: "where it runs; none: on all nodes"}, func(m *M) *[]string { return &m.Nodes }),
+		seconds(Attribute{Name: "TIMEOUT", Default: "30", Doc: "how long it may take"}, func(m *M) *time.Duration { return &m.Timeout }),
+	)
+}
+
+func waiverClass() Class {
+	type W = Waiver
+	return newClass(Class{Name: "waiver", Aliases: []string{"wa"}, Doc: "a finding of the verification that is known and accepted"},
+		func(d *Definition) *[]W { return &d.Waivers }, func(w *W) *string { return &w.Name },
+		text(Attribute{Name: "CHECK", Required: true, Doc: "the check's number, as V0408"}, func(w *W) *string { return &w.Check }),
+		text(Attribute{Name: "NODE", Kind: KindName, Refers: "node", Doc: "on this node; none: on any"}, func(w *W) *string { return &w.Node }),
+		text(Attribute{Name: "OBJECT", Doc: "of this object, as the finding shows it; none: of any"}, func(w *W) *string { return &w.Object }),
+		text(Attribute{Name: "REASON", Required: true, Doc: "why it is accepted"}, func(w *W) *string { return &w.Reason }),
+		text(Attribute{Name: "EXPIRES", Doc: "the last day on which it is, as 2027-01-31 (UTC); none: it does not end"}, func(w *W) *string { return &w.Expires }),
 	)
 }

@@ -62,6 +62,11 @@ func (d *Definition) Clone() *Definition {
 		}
 	}
 	c.FallbackTimers = slices.Clone(d.FallbackTimers)
+	c.Methods = slices.Clone(d.Methods)
+	for i := range c.Methods {
+		c.Methods[i].Nodes = slices.Clone(c.Methods[i].Nodes)
+	}
+	c.Waivers = slices.Clone(d.Waivers)
 	c.Settings.Timings = cloneMap(d.Settings.Timings)
 	return &c
 }

@@ -2,6 +2,13 @@ package cluster
 
 import "time"
 
+// Values of Settings.Changes, and the one of Method.Type.
+const (
+	ChangesLive   = "live"
+	ChangesStaged = "staged"
+	MethodVerify  = "verify"
+)
+
 // The documented defaults. A zero value in a definition means the default.
 const (
 	DefaultStopTimeoutFileSystem = 10 * time.Second
@@ -21,6 +28,8 @@ const (
 	DefaultDistribution          = "AC"
 	DefaultProfile               = "default"
 	DefaultDeadmanMode           = "a"
+	DefaultMethodTimeout         = 30 * time.Second
+	DefaultChanges               = ChangesLive
 )
 
 // The modes of a volume group.
@@ -70,7 +79,12 @@ func (d *Definition) Defaults() {
 	for i := range d.FallbackTimers {
 		fill(&d.FallbackTimers[i].Repeats, "daily")
 	}
+	for i := range d.Methods {
+		fill(&d.Methods[i].Type, MethodVerify)
+		fill(&d.Methods[i].Timeout, DefaultMethodTimeout)
+	}
 	s := &d.Settings
+	fill(&s.Changes, DefaultChanges)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)
 	fill(&s.FailureWindow, DefaultFailureWindow)
@@ -184,7 +198,12 @@ func (d *Definition) Sparse() *Definition {
 		}
 		drop(&g.OnReleaseFailure, OnReleaseFailureError)
 	}
+	for i := range c.Methods {
+		drop(&c.Methods[i].Type, MethodVerify)
+		drop(&c.Methods[i].Timeout, DefaultMethodTimeout)
+	}
 	s := &c.Settings
+	drop(&s.Changes, DefaultChanges)
 	drop(&s.Profile, DefaultProfile)
 	drop(&s.DeadmanMode, DefaultDeadmanMode)
 	drop(&s.FailureWindow, DefaultFailureWindow)

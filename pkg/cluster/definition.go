@@ -20,6 +20,8 @@ type Definition struct {
 	ResourceGroups         []ResourceGroup         `json:"resource_groups,omitempty"`
 	Dependencies           []Dependency            `json:"dependencies,omitempty"`
 	FallbackTimers         []FallbackTimer         `json:"fallback_timers,omitempty"`
+	Methods                []Method                `json:"methods,omitempty"`
+	Waivers                []Waiver                `json:"waivers,omitempty"`
 	Settings               Settings                `json:"settings"`
 }
 
@@ -162,6 +164,29 @@ type FenceDevice struct {
 	Timeout time.Duration     `json:"timeout,omitempty"` // for one call of the agent; default 20 s
 }
 
+// A Method is a program of the administrator's own that the cluster calls. Type "verify": a verification runs it on each node;
+// 0 means well, anything else is a finding, and its output says which.
+type Method struct {
+	Name        string        `json:"name"`
+	Type        string        `json:"type"` // "verify"
+	File        string        `json:"file"` // absolute path
+	Description string        `json:"description,omitempty"`
+	Nodes       []string      `json:"nodes,omitempty"`   // empty: all
+	Timeout     time.Duration `json:"timeout,omitempty"` // default 30 s
+}
+
+// A Waiver says that a finding of the verification is known and accepted until a day. What is waived is still shown, with the
+// reason; after the day it counts again.
+type Waiver struct {
+	Name   string `json:"name"`
+	Check  string `json:"check"`            // its number, as V0408
+	Node   string `json:"node,omitempty"`   // empty: on any node
+	Object string `json:"object,omitempty"` // as the finding shows it; empty: any
+	Reason string `json:"reason"`
+	// Expires is the last day, as 2027-01-31 (UTC); empty: it does not end.
+	Expires string `json:"expires,omitempty"`
+}
+
 // Settings are the cluster-wide attributes.
 type Settings struct {
 	SettlingTime time.Duration `json:"settling_time,omitempty"` // for OFAN groups; default 0
@@ -182,4 +207,10 @@ type Settings struct {
 	LastStanding bool `json:"last_standing,omitempty"`
 	// WaiveTimeProof lets class "process" deadmans give proof by time; printed with the guarantees.
 	WaiveTimeProof bool `json:"waive_time_proof,omitempty"`
+	// The cluster verifies itself each day at VerificationHour (UTC), unless NoDailyVerification says that it does not.
+	VerificationHour    int  `json:"verification_hour,omitempty"`
+	NoDailyVerification bool `json:"no_daily_verification,omitempty"`
+	// Changes says when a change of the definition by clmgr counts: "live" (the default: at once, as one log entry) or "staged"
+	// (with clmgr sync cluster, as in PowerHA).
+	Changes string `json:"changes,omitempty"`
 }

@@ -66,6 +66,12 @@ func (d *Definition) references(visit func(reference)) {
 		all("application_controller", p+".applications", owner, g.Applications)
 		one("network", p+".network", owner, &g.Network)
 	}
+	for i := range d.Methods {
+		all("node", fmt.Sprintf("methods[%d].nodes", i), "method "+d.Methods[i].Name, d.Methods[i].Nodes)
+	}
+	for i := range d.Waivers {
+		one("node", fmt.Sprintf("waivers[%d].node", i), "waiver "+d.Waivers[i].Name, &d.Waivers[i].Node)
+	}
 	for i := range d.Dependencies {
 		x, p := &d.Dependencies[i], fmt.Sprintf("dependencies[%d]", i)
 		owner := "dependency " + x.Name()
@@ -122,6 +128,11 @@ func (d *Definition) renameReferences(class, from, to string) {
 // forget removes every reference to an object. Lists lose the entry, single values become empty, and a dependency that
 // says nothing any more goes.
 func (d *Definition) forget(class, name string) {
+	if class == "node" {
+		// Without its node a waiver would hold for all of them, and a method run on all.
+		d.Waivers = slices.DeleteFunc(d.Waivers, func(w Waiver) bool { return w.Node == name })
+		d.Methods = slices.DeleteFunc(d.Methods, func(m Method) bool { return len(m.Nodes) == 1 && m.Nodes[0] == name })
+	}
 	d.references(func(r reference) {
 		if r.class == class && *r.name == name {
 			*r.name = ""
@@ -154,6 +165,9 @@ func (d *Definition) forget(class, name string) {
 	if class == "node" {
 		d.PersistentIPs = slices.DeleteFunc(d.PersistentIPs, func(p PersistentIP) bool { return p.Node == "" })
 		d.FenceDevices = slices.DeleteFunc(d.FenceDevices, func(f FenceDevice) bool { return len(f.Nodes) == 0 })
+	}
+	for i := range d.Methods {
+		compact(&d.Methods[i].Nodes)
 	}
 	if class == "resource_group" {
 		for i := range d.Dependencies {

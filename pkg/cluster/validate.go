@@ -80,6 +80,8 @@ func (d *Definition) Validate() []Problem {
 	v.sharedResources()
 	v.dependencies()
 	v.timers()
+	v.methods()
+	v.waivers()
 	v.settings()
 	return v.problems
 }
@@ -118,6 +120,8 @@ func (v *validator) sizes() {
 	cut(v, &d.ResourceGroups, "resource_groups", MaxObjects)
 	cut(v, &d.Dependencies, "dependencies", MaxObjects)
 	cut(v, &d.FallbackTimers, "fallback_timers", MaxObjects)
+	cut(v, &d.Methods, "methods", MaxObjects)
+	cut(v, &d.Waivers, "waivers", MaxObjects)
 	for i := range d.ResourceGroups {
 		g, p := &d.ResourceGroups[i], fmt.Sprintf("resource_groups[%d].", i)
 		cut(v, &g.Nodes, p+"nodes", MaxNodes)
@@ -210,6 +214,8 @@ func (v *validator) index() {
 		"fence_device":           indexOf(d.FenceDevices, func(f *FenceDevice) string { return f.Name }),
 		"resource_group":         indexOf(d.ResourceGroups, func(g *ResourceGroup) string { return g.Name }),
 		"fallback_timer":         indexOf(d.FallbackTimers, func(t *FallbackTimer) string { return t.Name }),
+		"method":                 indexOf(d.Methods, func(m *Method) string { return m.Name }),
+		"waiver":                 indexOf(d.Waivers, func(w *Waiver) string { return w.Name }),
 	}
 	v.usedBy = map[string]map[string]int{}
 }
@@ -243,6 +249,8 @@ func (v *validator) names() {
 	namesOf(v, "fence_device", "fence_devices", d.FenceDevices, func(f *FenceDevice) string { return f.Name })
 	namesOf(v, "resource_group", "resource_groups", d.ResourceGroups, func(g *ResourceGroup) string { return g.Name })
 	namesOf(v, "fallback_timer", "fallback_timers", d.FallbackTimers, func(t *FallbackTimer) string { return t.Name })
+	namesOf(v, "method", "methods", d.Methods, func(m *Method) string { return m.Name })
+	namesOf(v, "waiver", "waivers", d.Waivers, func(w *Waiver) string { return w.Name })
 	for i, g := range d.ResourceGroups {
 		if n, ok := v.known["node"][g.Name]; ok && g.Name != "" {
 			v.add(fmt.Sprintf("resource_groups[%d].name", i), "a name of its own", "the name %s is that of nodes[%d]: a group and a node may not share one", g.Name, n)

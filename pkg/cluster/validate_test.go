@@ -44,6 +44,8 @@ func whole() *Definition {
 		Dependencies: []Dependency{{Parent: "db_rg", Child: "web_rg"}, {Start: "dnp_rg", After: "web_rg"}, {Stop: "dnp_rg", After: "low_rg"},
 			{SameNode: []string{"db_rg", "dnp_rg"}}, {DifferentNodes: &DifferentNodes{High: []string{"web_rg"}, Low: []string{"low_rg"}}}},
 		FallbackTimers: []FallbackTimer{{Name: "weekend", Repeats: "weekly", Hour: 2}},
+		Methods:        []Method{{Name: "backup_ran", Type: "verify", File: "/opt/db/check", Nodes: []string{"node1"}}},
+		Waivers:        []Waiver{{Name: "one_net", Check: "V1801", Node: "node1", Reason: "the second switch comes in spring", Expires: "2027-04-01"}},
 		Settings:       Settings{SettlingTime: 30 * time.Second, Profile: "fast"},
 	}
 }

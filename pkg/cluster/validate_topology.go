@@ -297,6 +297,8 @@ func (v *validator) settings() {
 	if s.SettlingTime < 0 || s.SettlingTime > 24*time.Hour {
 		v.add("settings.settling_time", "0 to 1d", "the time %v cannot be used", s.SettlingTime)
 	}
+	v.oneOf("settings.changes", s.Changes, ChangesLive, ChangesStaged)
+	v.inRange("settings.verification_hour", s.VerificationHour, 0, 23)
 	v.within("settings.failure_window", s.FailureWindow, 366*24*time.Hour)
 	v.within("settings.max_event_time", s.MaxEventTime, 7*24*time.Hour)
 	v.within("settings.max_group_time", s.MaxGroupTime, 7*24*time.Hour)

@@ -1,0 +1,59 @@
+package cluster
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Staged reports whether changes wait for a sync.
+func (s *Settings) Staged() bool { return s.Changes == ChangesStaged }
+
+// checkNumber is the form of a check's number; which numbers exist is package verify's.
+var checkNumber = regexp.MustCompile(`^V[0-9]{4}$`)
+
+// expiryForm is how a waiver's last day is written.
+const expiryForm = "2006-01-02"
+
+// Ends is the moment after which the waiver counts no more; the zero time: it does not end.
+func (w *Waiver) Ends() time.Time {
+	t, err := time.Parse(expiryForm, w.Expires)
+	if err != nil {
+		return time.Time{}
+	}
+	return t.AddDate(0, 0, 1)
+}
+
+// Expired reports whether the waiver's last day is over.
+func (w *Waiver) Expired(now time.Time) bool {
+	end := w.Ends()
+	return !end.IsZero() && !now.Before(end)
+}
+
+func (v *validator) methods() {
+	for i := range v.d.Methods {
+		m, p := &v.d.Methods[i], fmt.Sprintf("methods[%d].", i)
+		if m.Type != "" {
+			v.oneOf(p+"type", m.Type, MethodVerify)
+		}
+		v.script(p+"file", m.File, true)
+		v.distinct(p+"nodes", m.Nodes)
+		v.within(p+"timeout", m.Timeout, time.Hour)
+	}
+}
+
+func (v *validator) waivers() {
+	for i := range v.d.Waivers {
+		w, p := &v.d.Waivers[i], fmt.Sprintf("waivers[%d].", i)
+		if !checkNumber.MatchString(w.Check) {
+			v.add(p+"check", "as V0408; clmgr verify cluster shows them", "%q is not the number of a check", w.Check)
+		}
+		if strings.TrimSpace(w.Reason) == "" {
+			v.add(p+"reason", "one sentence", "a waiver needs a reason")
+		}
+		if _, err := time.Parse(expiryForm, w.Expires); w.Expires != "" && err != nil {
+			v.add(p+"expires", "as 2027-01-31", "%q is not a day", w.Expires)
+		}
+	}
+}
