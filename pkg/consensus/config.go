@@ -107,8 +107,6 @@ func (c Config) withDefaults() (Config, error) {
 		return c, missing("server id")
 	case c.ClusterID == "":
 		return c, missing("cluster id")
-	case c.Dir == "":
-		return c, missing("directory")
 	case c.Dial == nil || c.Listener == nil || c.Ask == nil:
 		return c, missing("way to reach the peers (Dial, Listener, Ask)")
 	case c.FSM == nil:
@@ -141,6 +139,14 @@ func setDefault[T comparable](field *T, value T) {
 func exitProcess(reason string) {
 	fmt.Fprintln(os.Stderr, "holdfast: "+reason)
 	os.Exit(ExitStatus)
+}
+
+// place is how the operator knows the stores.
+func (c Config) place() string {
+	if c.Dir == "" {
+		return "the repository volume"
+	}
+	return c.Dir
 }
 
 // raftConfig maps the configuration to hashicorp/raft's.

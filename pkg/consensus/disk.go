@@ -24,13 +24,21 @@ const (
 const howToReplace = "this node's copy of the log cannot be trusted. Keep a copy of the directory for the support, remove the directory, " +
 	"and join the node to the cluster again: the other nodes have the data"
 
-// disk holds the open stores of a directory.
+// disk holds the open stores of a directory, or of the repository volume.
 type disk struct {
-	identity  *Identity
-	bolt      *raftboltdb.BoltStore
+	identity  *Identity             // nil on the volume
+	bolt      *raftboltdb.BoltStore // nil on the volume
+	volume    VoterStore            // nil in a directory
 	logs      raft.LogStore
 	stable    *stableStore
 	snapshots *snapshotStore
+}
+
+func (d *disk) close() error {
+	if d.volume != nil {
+		return d.volume.Close()
+	}
+	return d.bolt.Close()
 }
 
 // openDisk opens the stores, after it has checked them.
@@ -95,18 +103,8 @@ func (d *disk) open(cfg Config, g *guard, t *terms, path string, indexes []uint6
 	if err := checkEntries(d.bolt, indexes, newestSnapshot(files)); err != nil {
 		return damaged(path, err)
 	}
-	voter := func(c raft.Configuration) {
-		if votesIn(c, cfg.ID) {
-			t.votes()
-		}
-	}
-	var newest uint64 // configuration known from a snapshot; Create is called by one goroutine at a time
-	d.snapshots = &snapshotStore{SnapshotStore: files, guard: g, onConfiguration: func(index uint64, c raft.Configuration) {
-		if index > newest {
-			newest = index
-			voter(c)
-		}
-	}}
+	voter := t.onConfiguration(cfg.ID)
+	d.snapshots = newSnapshotStore(files, g, voter)
 	inner := raft.LogStore(d.bolt)
 	if cfg.logs != nil {
 		inner = cfg.logs(inner)

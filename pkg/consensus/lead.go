@@ -52,6 +52,10 @@ func (n *Node) watchLeadership() {
 			var ctx context.Context
 			ctx, cancel = context.WithCancelCause(n.ctx)
 			stop := cancel
+			if n.gate != nil {
+				n.spawn(func() { defer stop(nil); n.handOver(ctx) })
+				continue
+			}
 			n.spawn(func() { n.lead(ctx, stop) })
 			n.spawn(func() { n.beat(ctx) })
 		case <-n.ctx.Done():

@@ -22,6 +22,7 @@ type Node struct {
 	log   *slog.Logger
 	guard *guard
 	terms *terms
+	gate  *gate // of the repository voter; nil for a node
 	disk  *disk
 	fsm   *machine
 	trans *transport
@@ -44,6 +45,14 @@ type Node struct {
 // Open opens the directory's stores and starts the server. A server whose directory holds no state waits until it is
 // bootstrapped or a leader adds it. Errors name the file and say what to do.
 func Open(cfg Config) (*Node, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("open the consensus node: no directory given")
+	}
+	return open(cfg, nil)
+}
+
+// open starts a server on the stores of its directory or, for the repository voter, on those of the volume.
+func open(cfg Config, volume VoterStore) (*Node, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -55,11 +64,17 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n.guard = newGuard(cfg)
 	n.terms = newTerms(cfg.ID, cfg.ClusterID, cfg.Clock)
-	if n.disk, err = openDisk(cfg, n.guard, n.terms); err != nil {
+	if volume != nil {
+		n.gate = &gate{store: volume, guard: n.guard}
+		n.disk, err = openVolume(cfg, volume, n.guard, n.terms)
+	} else {
+		n.disk, err = openDisk(cfg, n.guard, n.terms)
+	}
+	if err != nil {
 		return nil, err
 	}
 	n.fsm = &machine{fsm: cfg.FSM, fail: n.guard.stop, onApply: n.applied}
-	n.trans = newTransport(cfg, n.steady, n.Voter)
+	n.trans = newTransport(cfg, n.steady, n.Voter, n.gate)
 	n.trans.leads = n.leadsIn
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.guard.running.Store(true) // raft's goroutines begin before NewRaft returns
@@ -71,8 +86,8 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		n.cancel(err)
 		_ = n.trans.Close()
-		_ = n.disk.bolt.Close()
-		return nil, fmt.Errorf("start the log in %s: %w", cfg.Dir, err)
+		_ = n.disk.close()
+		return nil, fmt.Errorf("start the log in %s: %w", cfg.place(), err)
 	}
 	n.raft.Store(r)
 	n.wg.Go(n.watchLeadership)
@@ -113,11 +128,11 @@ func (n *Node) Close() error {
 	n.trans.end()
 	err := down.Error() // waits, and closes the transport too
 	n.wg.Wait()
-	if cerr := n.disk.bolt.Close(); err == nil {
+	if cerr := n.disk.close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("close the log in %s: %w", n.cfg.Dir, err)
+		return fmt.Errorf("close the log in %s: %w", n.cfg.place(), err)
 	}
 	return nil
 }
@@ -169,7 +184,13 @@ func (n *Node) steady(term uint64) bool {
 func (n *Node) Identity() *Identity { return n.disk.identity }
 
 // Confirm is the voter's side of a round of term confirmation.
-func (n *Node) Confirm(req ConfirmRequest) ConfirmReply { return n.terms.confirm(req) }
+func (n *Node) Confirm(req ConfirmRequest) ConfirmReply {
+	reply := n.terms.confirm(req)
+	if n.gate != nil && !n.gate.pass() { // after the answer's content was read
+		return ConfirmReply{ServerID: reply.ServerID, ClusterID: reply.ClusterID, Round: reply.Round}
+	}
+	return reply
+}
 
 // Leader is the server that leads as far as this one knows, "" for none, and this server's current term.
 func (n *Node) Leader() (id string, term uint64) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,7 @@ type guard struct {
 }
 
 func newGuard(cfg Config) *guard {
-	return &guard{limit: cfg.StoreTimeout, exit: cfg.Exit, what: cfg.Dir, released: make(chan struct{})}
+	return &guard{limit: cfg.StoreTimeout, exit: cfg.Exit, what: cfg.place(), released: make(chan struct{})}
 }
 
 // fail ends the process, once, by a goroutine of its own: the caller may sit on a lock that Exit's logging needs.
@@ -200,7 +201,12 @@ func (s *stableStore) read(key string) (value []byte, err error) {
 }
 
 func (s *stableStore) write(key string, value []byte) error {
-	return s.guard.do("write the record "+key, never, func() error { return s.StableStore.Set([]byte(key), seal(key, value)) })
+	err := s.guard.do("write the record "+key, never, func() error { return s.StableStore.Set([]byte(key), seal(key, value)) })
+	if err != nil && s.guard.running.Load() {
+		// Only a node that is being closed gets here. Raft would panic at the error, and go on voting without it.
+		runtime.Goexit()
+	}
+	return err
 }
 
 // seal appends a checksum over key and value.
@@ -290,6 +296,16 @@ type snapshotStore struct {
 	raft.SnapshotStore
 	guard           *guard
 	onConfiguration func(index uint64, c raft.Configuration)
+}
+
+func newSnapshotStore(inner raft.SnapshotStore, g *guard, onConfiguration func(raft.Configuration)) *snapshotStore {
+	var newest uint64 // configuration known from a snapshot; Create is called by one goroutine at a time
+	return &snapshotStore{SnapshotStore: inner, guard: g, onConfiguration: func(index uint64, c raft.Configuration) {
+		if index > newest {
+			newest = index
+			onConfiguration(c)
+		}
+	}}
 }
 
 func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, cIndex uint64,

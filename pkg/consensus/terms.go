@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
 
@@ -73,6 +75,15 @@ func (t *terms) votes() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.confirmed.Restart(t.clock.Now())
+}
+
+// onConfiguration tells votes of each configuration that is about to be stored and in which the server votes.
+func (t *terms) onConfiguration(id string) func(raft.Configuration) {
+	return func(c raft.Configuration) {
+		if votesIn(c, id) {
+			t.votes()
+		}
+	}
 }
 
 // install makes the lead the current one, unless its term is already over.

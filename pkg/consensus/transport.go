@@ -106,6 +106,7 @@ type transport struct {
 	// steady reports whether this server follows in that term, so that a heartbeat of it changes nothing.
 	steady func(term uint64) bool
 	voter  func() bool
+	gate   *gate // of the repository voter; nil for a node
 	// leads reports whether this server leads in that term; nil until the server is open.
 	leads func(term uint64) bool
 
@@ -122,13 +123,13 @@ var (
 	_ raft.WithClose   = (*transport)(nil)
 )
 
-func newTransport(cfg Config, steady func(uint64) bool, voter func() bool) *transport {
+func newTransport(cfg Config, steady func(uint64) bool, voter func() bool, gate *gate) *transport {
 	layer := &streams{Listener: cfg.Listener, id: cfg.ID, dial: cfg.Dial, open: map[*stream]struct{}{}}
 	t := &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: layer, MaxPool: transportPool, Timeout: transportTimeout, Logger: newRaftLogger(cfg.Logger),
 		}),
-		rpcs: make(chan raft.RPC), done: make(chan struct{}), clock: cfg.Clock, steady: steady, voter: voter,
+		rpcs: make(chan raft.RPC), done: make(chan struct{}), clock: cfg.Clock, steady: steady, voter: voter, gate: gate,
 		peers: map[string]Follower{}, away: map[string]chan struct{}{}, pipes: map[*pipeline]struct{}{},
 	}
 	t.wg.Go(t.forward)
@@ -143,6 +144,9 @@ func (t *transport) forward() {
 	for {
 		select {
 		case rpc := <-t.NetworkTransport.Consumer():
+			if t.gate != nil {
+				rpc = t.gate.hold(rpc, t.done, &t.wg)
+			}
 			if _, stand := rpc.Command.(*raft.TimeoutNowRequest); stand && !t.voter() {
 				rpc.Respond(&raft.TimeoutNowResponse{}, errors.New("this server does not vote"))
 				continue
@@ -166,8 +170,12 @@ func (t *transport) put(rpc raft.RPC, giveUp <-chan time.Time) bool {
 }
 
 // SetHeartbeatHandler lets only those heartbeats pass the main loop by that change nothing there. Raft's own handler runs
-// beside the main loop, and may set a term back that the main loop has just voted in (attack A11).
+// beside the main loop, and may set a term back that the main loop has just voted in (attack A11). The repository voter has no
+// fast path at all: there is one way in, and its answers pass the gate (attack A13).
 func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	if t.gate != nil {
+		return
+	}
 	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && t.steady(req.Term) {
 			handle(rpc)

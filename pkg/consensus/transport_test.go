@@ -15,8 +15,8 @@ func TestA11HeartbeatOfANewTermTakesTheMainLoop(t *testing.T) {
 		c := newCluster(t)
 		var fast, slow atomic.Int32
 		yes := func() bool { return true }
-		from := newTransport(c.config("a"), func(uint64) bool { return true }, yes)
-		to := newTransport(c.config("b"), func(term uint64) bool { return term == 5 }, yes)
+		from := newTransport(c.config("a"), func(uint64) bool { return true }, yes, nil)
+		to := newTransport(c.config("b"), func(term uint64) bool { return term == 5 }, yes, nil)
 		answer := func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil) }
 		to.SetHeartbeatHandler(func(rpc raft.RPC) { fast.Add(1); answer(rpc) })
 		stop := make(chan struct{})
