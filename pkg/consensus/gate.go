@@ -11,6 +11,9 @@ import (
 //
 // Records, Append and Check are what the voter's promises rest on. A record that Append has accepted, and an answer that was
 // followed by a Check, were on the volume while no other host had begun to claim it; so the next host finds them.
+//
+// Two more methods are used if a store has them: Room() (free, size int64), the bytes that Append can take before Compact is
+// needed, and NoteTerm(term uint64), which is told the highest term that the voter has promised.
 type VoterStore interface {
 	// Records is the live area in the order of the appends, as inherited by the claim or appended since.
 	Records() ([][]byte, error)

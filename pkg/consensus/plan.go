@@ -15,6 +15,8 @@ type Member struct {
 	CaughtUp bool // has the log up to the leader's commit, or nearly
 	Leader   bool // never demoted
 	Rank     int  // lower ranks vote first; ties by id
+	// Repository marks the repository voter, of which there is at most one. It is alive if it answers, and never dead.
+	Repository bool
 }
 
 // VoterOp is what is to be done to one member's vote.
@@ -41,18 +43,32 @@ type VoterChange struct {
 // acknowledged command must be on two nodes: the votes never shrink to two. Two dead of five, with nobody to take their
 // votes, leave three. Growing passes an even number only when both newcomers have caught up.
 //
-// A cluster of two nodes gets no second vote here: that takes the repository voter.
+// The repository voter votes while exactly two living nodes do: with the two nodes of a cluster of two, and with the two that are
+// left of a larger one, in the place of a vote of the dead. It gives its vote up when a third node votes again. That it cannot be
+// reached changes nothing: the loss of the volume must not cost a vote that the next failure needs. Without it, two nodes have one
+// vote.
 func PlanVoters(members []Member) []VoterChange {
-	p := &votePlan{members: slices.Clone(members)}
+	p := &votePlan{}
+	for _, m := range members {
+		if m.Repository {
+			p.repo = &m
+		} else {
+			p.members = append(p.members, m)
+		}
+	}
 	slices.SortFunc(p.members, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID)) })
 	p.replaceDead()
 	p.shrink()
 	p.grow()
+	if p.repo != nil {
+		p.repository()
+	}
 	return p.changes
 }
 
 type votePlan struct {
-	members []Member
+	members []Member // the nodes
+	repo    *Member  // the repository voter, if there is one
 	changes []VoterChange
 }
 
@@ -167,5 +183,31 @@ func (p *votePlan) grow() {
 			m := p.first(fit)
 			p.promote(m, "%s has caught up; %d of %d members vote", m.ID, want, len(p.members))
 		}
+	}
+}
+
+// repository gives the repository voter its vote, or takes it, by how many living nodes vote.
+func (p *votePlan) repository() {
+	r := p.repo
+	living := p.count(func(m *Member) bool { return m.Voter && !m.Dead })
+	switch {
+	case living >= 3 && r.Voter:
+		p.demote(r, "three nodes vote")
+	case living == 1 && len(p.members) == 1 && r.Voter:
+		p.demote(r, "one node is left in the cluster, and votes alone")
+	case living == 1 && p.count(deadVoter) == 0 && (r.Voter || fit(r)) && p.first(fit) != nil:
+		m := p.first(fit)
+		p.promote(m, "%s and the repository voter have caught up; two nodes and the repository vote", m.ID)
+		if !r.Voter {
+			p.promote(r, "two nodes vote, and the repository with them")
+		}
+	case living == 2 && !r.Voter && fit(r):
+		p.promote(r, "two living nodes vote, and the repository with them")
+	}
+	// A vote of the dead is without use beside that of the repository.
+	living = p.count(func(m *Member) bool { return m.Voter && !m.Dead })
+	for r.Voter && living == 2 && p.count(isVoter) > 2 {
+		m := p.last(deadVoter)
+		p.demote(m, "%s is dead, the repository votes in its place", m.ID)
 	}
 }

@@ -17,7 +17,7 @@ func parseMembers(line string) []Member {
 		has := func(s string) bool { return strings.Contains(marks, s) }
 		out = append(out, Member{
 			ID: id, Rank: rank, Voter: has("V"), Leader: has("L"), Dead: has("!"),
-			Alive: !has("!") && !has("?"), CaughtUp: !has("!") && !has("?") && !has("~"),
+			Alive: !has("!") && !has("?"), CaughtUp: !has("!") && !has("?") && !has("~"), Repository: id == "R",
 		})
 	}
 	return out
@@ -61,6 +61,34 @@ func TestPlanVoters(t *testing.T) {
 		{"the dead leader's vote, seen by the new one", "a:V! b:VL c:V d:-", "+d -a"},
 		{"nobody votes: nothing to plan", "a:- b:- c:-", ""},
 		{"no members", "", ""},
+		{"two nodes and the repository", "a:VL b:- R:-", "+b +R"},
+		{"two nodes, the repository is behind: one votes alone", "a:VL b:- R:~", ""},
+		{"two nodes, the repository does not answer", "a:VL b:- R:?", ""},
+		{"two nodes, the other is behind: the repository alone is no help", "a:VL b:~ R:-", ""},
+		{"two nodes, interrupted after the node", "a:VL b:V R:-", "+R"},
+		{"two nodes, interrupted after the node, the repository is gone", "a:VL b:V R:?", ""},
+		{"two nodes, interrupted after the repository", "a:VL b:- R:V", "+b"},
+		{"two nodes, settled", "a:VL b:V R:V", ""},
+		{"two nodes, the volume is lost: nothing changes", "a:VL b:V R:V?", ""},
+		{"two nodes, one dead: nothing changes", "a:VL b:V! R:V", ""},
+		{"two nodes, one silent", "a:VL b:V? R:V", ""},
+		{"two nodes become one", "a:VL R:V", "-R"},
+		{"three nodes, settled: the repository does not vote", "a:VL b:V c:V R:-", ""},
+		{"three nodes, one silent: silence is no proof", "a:VL b:V c:V? R:-", ""},
+		{"three nodes, one dead: the repository takes its vote", "a:VL b:V c:V! R:-", "+R -c"},
+		{"three nodes, one dead, no volume: it keeps its vote", "a:VL b:V c:V! R:?", ""},
+		{"three nodes, one dead, interrupted", "a:VL b:V c:V! R:V", "-c"},
+		{"three nodes, the third is back but behind", "a:VL b:V c:~ R:V", ""},
+		{"three nodes, the third votes again", "a:VL b:V c:- R:V", "+c -R"},
+		{"three nodes, the third votes again, though the volume is lost", "a:VL b:V c:- R:V?", "+c -R"},
+		{"three nodes, the third votes again, interrupted", "a:VL b:V c:V R:V", "-R"},
+		{"two grow to three, the newcomer is behind", "a:VL b:V c:~ R:V", ""},
+		{"one to three, one has caught up: with the repository", "a:VL b:- c:~ R:-", "+b +R"},
+		{"one to three, both have: without it", "a:VL b:- c:- R:-", "+b +c"},
+		{"four nodes, a voter dead: the fourth takes its vote, not the repository", "a:VL b:V c:V! d:- R:-", "+d -c"},
+		{"four nodes, two dead: the repository", "a:VL b:V c:V! d:! R:-", "+R -c"},
+		{"five votes, two dead: three nodes are left", "a:VL b:V c:V d:V! e:V! R:-", "-e -d"},
+		{"three left of five, one more dead", "a:VL b:V c:V! d:! e:! R:-", "+R -c"},
 	} {
 		var got []string
 		for _, c := range PlanVoters(parseMembers(tc.members)) {
@@ -112,6 +140,11 @@ func randomMembers(rng *rand.Rand) []Member {
 		}
 		members[i] = m
 	}
+	if rng.IntN(2) == 0 {
+		m := Member{ID: "R", Rank: 9, Repository: true, Voter: rng.IntN(2) == 0, Alive: rng.IntN(3) > 0}
+		m.CaughtUp = m.Alive && rng.IntN(3) > 0
+		members = append(members, m)
+	}
 	members[0].Voter, members[0].Leader, members[0].Dead, members[0].Alive, members[0].CaughtUp = true, true, false, true, true
 	return members
 }
@@ -120,20 +153,36 @@ func randomMembers(rng *rand.Rand) []Member {
 func step(members []Member, c VoterChange) string {
 	i := slices.IndexFunc(members, func(m Member) bool { return m.ID == c.ID })
 	m := &members[i]
-	votes := 0
+	votes, nodes, living, all := 0, 0, 0, 0
 	for _, o := range members {
 		if o.Voter {
+			all++
+		}
+		if o.Voter && !o.Repository {
 			votes++
+		}
+		if !o.Repository {
+			nodes++
+		}
+		if o.Voter && !o.Dead && !o.Repository {
+			living++
 		}
 	}
 	switch {
+	case m.Repository && c.Op == Demote && (!m.Voter || living == 2 || living == 1 && nodes > 1):
+		return "takes the repository's vote while it is needed"
+	case m.Repository && c.Op == Demote:
+		m.Voter = false
+		return ""
+	case m.Repository && (living != 2 || !m.Alive || !m.CaughtUp || m.Voter):
+		return "gives the repository a vote"
 	case c.Op == Promote && (m.Voter || !m.Alive || m.Dead || !m.CaughtUp):
 		return "promotes " + m.ID
 	case c.Op == Demote && (!m.Voter || m.Leader):
 		return "demotes " + m.ID
-	case c.Op == Demote && votes <= 3 && len(members) >= 3:
+	case c.Op == Demote && all <= 3 && nodes >= 3:
 		return "leaves fewer than three votes"
-	case c.Op == Demote && !m.Dead && votes <= target(len(members)) && votes%2 == 1:
+	case c.Op == Demote && !m.Dead && votes <= target(nodes) && votes%2 == 1:
 		return "demotes the living " + m.ID
 	}
 	m.Voter = c.Op == Promote

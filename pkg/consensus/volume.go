@@ -31,6 +31,8 @@ const (
 	snapshotChunk = 256 << 10
 	// compactAfter is how many bytes of records that count no longer make the area be written anew.
 	compactAfter = 2 << 20
+	// roomReserve stays free in the area, for what records cost besides their bytes.
+	roomReserve = 64 << 10
 )
 
 type volumeIdentity struct {
@@ -87,13 +89,17 @@ func openVolume(cfg Config, store VoterStore, g *guard, t *terms) (*disk, error)
 	if err := r.checkIdentity(cfg); err != nil {
 		return nil, err
 	}
-	if r.total-r.live >= compactAfter { // the area may have no room left for an append
+	if !r.roomFor(nil) {
 		if err := r.compact(); err != nil {
 			return nil, err
 		}
 	}
 	d := &disk{volume: store}
-	if d.stable, err = openStable(r, g, t.note); err != nil {
+	note := t.note
+	if s, ok := store.(interface{ NoteTerm(uint64) }); ok {
+		note = func(term uint64) { t.note(term); s.NoteTerm(term) }
+	}
+	if d.stable, err = openStable(r, g, note); err != nil {
 		return nil, fmt.Errorf("the repository volume is damaged: %w; replace it (clmgr replace repository)", err)
 	}
 	voter := t.onConfiguration(cfg.ID)
@@ -159,19 +165,28 @@ func (r *records) checkWhole() error {
 func (r *records) append(recs ...[]byte) error {
 	r.write <- struct{}{}
 	defer func() { <-r.write }()
+	if !r.roomFor(recs) {
+		if err := r.compact(); err != nil {
+			return err
+		}
+	}
 	if err := r.store.Append(recs...); err != nil {
 		return err
 	}
-	if err := r.replayAll(recs); err != nil {
-		return err
+	return r.replayAll(recs)
+}
+
+// roomFor reports whether the records go into the area without writing it anew. Each append may use up whole blocks.
+func (r *records) roomFor(recs [][]byte) bool {
+	if s, ok := r.store.(interface{ Room() (free, size int64) }); ok {
+		free, _ := s.Room()
+		if need := int64(size(recs)); free < need+need/16+roomReserve {
+			return false
+		}
 	}
 	r.mu.Lock()
-	garbage := r.total - r.live
-	r.mu.Unlock()
-	if garbage < compactAfter {
-		return nil
-	}
-	return r.compact()
+	defer r.mu.Unlock()
+	return r.total-r.live < compactAfter
 }
 
 // compact writes what counts into the other area. The caller has the write channel.
