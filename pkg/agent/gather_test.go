@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,9 +14,12 @@ import (
 func TestA11AGatheringIsClosedBeforeItsRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gatherer
+		var mu sync.Mutex
 		var begun []time.Time
 		round := func() error {
-			begun = append(begun, time.Now()) // rounds do not overlap here
+			mu.Lock()
+			begun = append(begun, time.Now())
+			mu.Unlock()
 			time.Sleep(3 * time.Millisecond)
 			return nil
 		}
@@ -36,6 +40,7 @@ func TestA11AGatheringIsClosedBeforeItsRound(t *testing.T) {
 		ask(gatherTime + time.Millisecond) // the first round runs
 		for range 3 {
 			s := <-got
+			mu.Lock()
 			ok := false
 			for _, b := range begun {
 				ok = ok || !b.Before(s.asked) && !b.Add(3*time.Millisecond).After(s.end)
@@ -43,6 +48,7 @@ func TestA11AGatheringIsClosedBeforeItsRound(t *testing.T) {
 			if !ok {
 				t.Errorf("asked at %v, served at %v: by no round that began in between; rounds began at %v", s.asked, s.end, begun)
 			}
+			mu.Unlock()
 		}
 		if len(begun) != 2 {
 			t.Errorf("%d rounds for two gatherings", len(begun))
