@@ -225,13 +225,22 @@ func TestUnitsKeepTheDeadmanSafe(t *testing.T) {
 }
 
 func TestScriptsParse(t *testing.T) {
-	for _, path := range []string{"aix/install.sh", "systemd/holdfast-services"} {
+	for _, path := range []string{"aix/install.sh", "aix/capture.sh", "aix/holdfast_errnotify", "systemd/holdfast-services"} {
 		shell := "sh"
 		if strings.Contains(strings.SplitN(read(t, path), "\n", 2)[0], "ksh") {
 			shell = "bash" // close enough to ksh for the syntax; ksh is seldom installed
 		}
 		if out, err := exec.Command(shell, "-n", path).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", path, err, out)
+		}
+		if check, err := exec.LookPath("shellcheck"); err == nil {
+			args := []string{path}
+			if shell == "bash" {
+				args = []string{"-s", "ksh", path}
+			}
+			if out, err := exec.Command(check, args...).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", path, err, out)
+			}
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o111 == 0 || info.Mode().Perm()&0o022 != 0 {
 			t.Errorf("%s has mode %v", path, info.Mode())
@@ -283,12 +292,15 @@ func TestServicesFollowTheMachine(t *testing.T) {
 // The installer against an emulation of AIX's commands: it has not been run on AIX.
 func TestInstallerAgainstAnEmulationOfSRC(t *testing.T) {
 	program := map[string]string{"mkssys": "", "chssys": "", "rmssys": "", "mkitab": "", "rmitab": "", "stopsrc": "", "lssrc": "exit 1", "lsitab": "exit 1", "cldeadman": "", "clstrmgrd": "",
-		"mkdir": "", "chmod": "", "print": ""}
+		"mkdir": "", "chmod": "", "odmget": "", "odmadd": "", "holdfast_errnotify": ""}
 	dir, calls := fakeBin(t, program)
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "var/lib/holdfast"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	run := func(args ...string) (string, error) {
-		// ksh's print is not in bash.
-		c := exec.Command("bash", append([]string{"-c", `print() { [ "$1" = -u2 ] && shift; [ "$1" = -- ] && shift; echo "$*" >&2; }; . ./aix/install.sh`, "install.sh"}, args...)...)
-		c.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+		c := exec.Command("bash", append([]string{"./aix/install.sh"}, args...)...)
+		c.Env = []string{"PATH=" + dir + ":/usr/bin:/bin", "HOLDFAST_ROOT=" + root}
 		out, err := c.CombinedOutput()
 		return string(out), err
 	}
@@ -297,8 +309,8 @@ func TestInstallerAgainstAnEmulationOfSRC(t *testing.T) {
 	}
 	did := read(t, calls)
 	for _, want := range []string{
-		"mkssys -s hfdeadman -p " + dir + "/cldeadman -a --backend halt --socket /var/run/holdfast/deadman.sock -u 0 -S -n 15 -f 9 -R -Q -w 30 -E 0 ",
-		"mkssys -s holdfast -p " + dir + "/clstrmgrd -a --config /etc/holdfast/node.yaml -u 0 -S -n 15 -f 9 -R -Q -w 30 -E 10 ",
+		"mkssys -s hfdeadman -p " + dir + "/cldeadman -a --backend halt --socket " + root + "/var/run/holdfast/deadman.sock -u 0 -S -n 15 -f 9 -R -Q -w 30 -E 0 ",
+		"mkssys -s holdfast -p " + dir + "/clstrmgrd -a --config " + root + "/etc/holdfast/node.yaml -u 0 -S -n 15 -f 9 -R -Q -w 30 -E 10 ",
 		"mkitab -i rctcpip hfdeadman:2:once:/usr/bin/startsrc -s hfdeadman >/dev/null 2>&1", "mkitab -i hfdeadman holdfast:2:once:",
 	} {
 		if !strings.Contains(did, want) {
@@ -314,7 +326,7 @@ func TestInstallerAgainstAnEmulationOfSRC(t *testing.T) {
 	if out, err := run("instal"); err == nil || !strings.Contains(out, "usage") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := run("install", "/nowhere"); err == nil || !strings.Contains(out, "/nowhere/cldeadman is missing") {
+	if out, err := run("install", "/nowhere"); err == nil || !strings.Contains(out, "/nowhere/holdfast_errnotify is missing") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "lssrc"), []byte("#!/bin/sh\necho clstrmgrES cluster 123 active\n"), 0o755); err != nil {

@@ -67,7 +67,7 @@ bounded() {
     watch=$!
     wait "$child"
     status=$?
-    kill "$watch" 2>/dev/null
+    kill -9 "$watch" 2>/dev/null # some shells take others only when their sleep has ended
     return $status
 }
 

@@ -1,22 +1,28 @@
 #!/bin/ksh
 # Puts Holdfast under the System Resource Controller of AIX, and takes it out again.
 #
-#   install.sh install [DIRECTORY]   define the subsystems and their inittab entries; programs in DIRECTORY (/opt/holdfast/sbin)
+#   install.sh install [DIRECTORY]   define the subsystems, their inittab entries and the methods of the error log; programs in
+#                                    DIRECTORY (/opt/holdfast/sbin), the method as DIRECTORY/holdfast_errnotify
 #   install.sh remove                stop and remove them; state and configuration stay
 #   install.sh check                 say what is defined, change nothing
 #
-# This script has been checked for its syntax only: it has not been run on AIX. Read it before you do.
+# It may be run again: what is there is changed to what it should be. HOLDFAST_ROOT goes before all directories, for tests.
+# This script has been run against an emulator of AIX's commands, not on AIX. Read it before you do.
 
 set -u
 
 BIN=${2:-/opt/holdfast/sbin}
-CONFIG=/etc/holdfast
-STATE=/var/lib/holdfast
-RUN=/var/run/holdfast
-LOG=/var/hacmp
+ROOT=${HOLDFAST_ROOT:-}
+CONFIG=$ROOT/etc/holdfast
+STATE=$ROOT/var/lib/holdfast
+RUN=$ROOT/var/run/holdfast
+LOG=$ROOT/var/hacmp
+# The error log's entries of which a method tells: a volume group closed for the loss of its quorum, and an address that another
+# machine has too.
+LABELS="LVM_SA_QUORCLOSE AIXIF_ARP_DUP_ADDR"
 GROUP=holdfast
 
-say() { print -u2 -- "install.sh: $*"; }
+say() { echo "install.sh: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 # PowerHA and Holdfast must not manage the same machine.
@@ -54,8 +60,30 @@ boot() {
     fi
 }
 
+# entry_name LABEL is the name of the method's entry in the ODM class errnotify: at most 16 characters.
+entry_name() { echo "hf_$1" | cut -c1-16; }
+
+# notify LABEL lets the error daemon run the method when such an entry is written. The numbered words are its to fill in.
+notify() {
+    name=$(entry_name "$1")
+    if [ -n "$(odmget -q en_name="$name" errnotify)" ]; then
+        odmdelete -q en_name="$name" -o errnotify >/dev/null || die "odmdelete of errnotify $name failed"
+    fi
+    stanza=$STATE/errnotify.$$
+    cat >"$stanza" <<END
+errnotify:
+	en_name = "$name"
+	en_persistenceflg = 1
+	en_label = "$1"
+	en_method = "$BIN/holdfast_errnotify \$1 \$6 \$9"
+END
+    odmadd "$stanza" || die "odmadd of errnotify $name failed (see $stanza)"
+    rm -f "$stanza"
+}
+
 install() {
     refuse_powerha
+    [ -x "$BIN/holdfast_errnotify" ] || die "$BIN/holdfast_errnotify is missing or not executable"
     umask 077
     mkdir -p "$CONFIG" "$STATE" "$RUN" "$LOG/log" "$LOG/adm/history" "$LOG/clverify" || die "cannot make the directories"
     chmod 700 "$CONFIG" "$STATE" "$RUN"
@@ -64,6 +92,9 @@ install() {
     subsystem holdfast "$BIN/clstrmgrd" "--config $CONFIG/node.yaml" 10 "$LOG/log/clstrmgrd.out"
     boot hfdeadman rctcpip
     boot holdfast hfdeadman
+    for label in $LABELS; do
+        notify "$label"
+    done
     say "defined; start with: startsrc -s hfdeadman && startsrc -s holdfast"
 }
 
@@ -84,6 +115,11 @@ remove() {
             rmssys -s "$name" || die "rmssys -s $name failed"
         fi
     done
+    for label in $LABELS; do
+        name=$(entry_name "$label")
+        [ -z "$(odmget -q en_name="$name" errnotify)" ] || odmdelete -q en_name="$name" -o errnotify >/dev/null ||
+            die "odmdelete of errnotify $name failed"
+    done
     say "removed; $STATE and $CONFIG are left"
 }
 
@@ -91,6 +127,9 @@ check() {
     for name in hfdeadman holdfast; do
         lssrc -s "$name" 2>&1
         lsitab "$name" 2>&1
+    done
+    for label in $LABELS; do
+        odmget -q en_name="$(entry_name "$label")" errnotify
     done
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -84,15 +85,25 @@ func Called(argv0 string) bool {
 	if commands[filepath.Base(argv0)] == nil {
 		return false
 	}
-	_, err := os.Stat(filepath.Join(filepath.Dir(argv0), ConfigName))
+	_, err := os.Stat(filepath.Join(directory(argv0), ConfigName))
 	return err == nil
+}
+
+// directory is where the command lies; a shell that found it by PATH names it without.
+func directory(argv0 string) string {
+	if !strings.Contains(argv0, "/") {
+		if path, err := exec.LookPath(argv0); err == nil {
+			argv0 = path
+		}
+	}
+	return filepath.Dir(argv0)
 }
 
 // Main plays the command by whose name the program was called, and returns its exit status.
 func Main(argv []string) int {
 	name := filepath.Base(argv[0])
 	var cfg Config
-	if err := load(filepath.Join(filepath.Dir(argv[0]), ConfigName), &cfg); err != nil {
+	if err := load(filepath.Join(directory(argv[0]), ConfigName), &cfg); err != nil {
 		fmt.Fprintln(os.Stderr, "aixemu:", err)
 		return 126
 	}
