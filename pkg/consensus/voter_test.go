@@ -115,7 +115,9 @@ func (d *duo) run(name string, store *fake.VolumeStore) *hosted {
 		Dial: func(ctx context.Context, to string) (net.Conn, error) {
 			return d.lan.Host(name).Dial(ctx, d.lan.Host(to).Address("net1", raftPort))
 		},
-		Ask:  func(context.Context, string, ConfirmRequest) (ConfirmReply, error) { return ConfirmReply{}, errors.New("never") },
+		Ask: func(context.Context, string, ConfirmRequest) (ConfirmReply, error) {
+			return ConfirmReply{}, errors.New("never")
+		},
 		Exit: func(reason string) { h.exits <- reason },
 	}
 	h.voter, err = OpenVoter(cfg, store)
@@ -306,7 +308,9 @@ func TestA13EveryAnswerPassesTheGate(t *testing.T) {
 		}},
 		{"term confirmation", func(d *duo, _ *transport, term, _, _ uint64) (bool, error) {
 			reply := make(chan ConfirmReply, 1)
-			go func() { reply <- d.hosts()[0].voter.Confirm(ConfirmRequest{ClusterID: "test", Term: term, Leader: "a"}) }()
+			go func() {
+				reply <- d.hosts()[0].voter.Confirm(ConfirmRequest{ClusterID: "test", Term: term, Leader: "a"})
+			}()
 			select {
 			case r := <-reply:
 				return r.Term == term, nil

@@ -186,7 +186,7 @@ func vg(n int) executor.Resource {
 func (m *machine) fs(n int) executor.Resource {
 	name := fmt.Sprintf("fs%d", n)
 	return executor.Resource{Kind: executor.KindFileSystem, Name: name, Group: "rg", FileSystem: &cluster.FileSystem{
-		Name: name, Device: fmt.Sprintf("/dev/lv%d", n), MountPoint: filepath.Join(filepath.Dir(m.dir), "mnt", name), StopTimeout: 300 * time.Millisecond}}
+		Name: name, Device: fmt.Sprintf("/dev/lv%d", n), MountPoint: filepath.Join(filepath.Dir(m.dir), "mnt", name), StopTimeout: 2 * time.Second}}
 }
 
 func (m *machine) export(n int) executor.Resource {
