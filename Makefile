@@ -20,7 +20,7 @@ build: ## build all binaries into bin/
 	@install -d -m 755 $(BIN)
 	umask 022; $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
 	@ln -sf cllab $(BIN)/fence_cllab
-	@for n in clRGinfo cltopinfo cllsif clshowres clshowsrv cldump cldisp; do ln -sf clmgr $(BIN)/$$n; done
+	@for n in clRGinfo cltopinfo cllsif clshowres clshowsrv cldump cldisp clverify; do ln -sf clmgr $(BIN)/$$n; done
 
 demo: build ## a cluster of three nodes on this machine, a crash, and a client that goes on
 	@./test/e2e/demo.sh

@@ -30,6 +30,8 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/metrics"
 	"github.com/holdfast-ha/holdfast/pkg/peer"
 	"github.com/holdfast-ha/holdfast/pkg/server"
+	"github.com/holdfast-ha/holdfast/pkg/verify"
+	"github.com/holdfast-ha/holdfast/pkg/verify/collect"
 )
 
 // Deadman is what the agent needs of its deadman; *deadman.Client is one.
@@ -71,8 +73,10 @@ type Options struct {
 	Fencer         Fencer
 	ListenLocal    func() (net.Listener, error) // the local door; empty: a socket in the run directory
 	WatchLinks     func(context.Context) (<-chan linux.LinkEvent, error)
-	Exit           func(reason string)
-	Ready          func() // called when the local door is open
+	// Inspect looks at this node for a verification.
+	Inspect func(context.Context, collect.Options) *verify.Facts
+	Exit    func(reason string)
+	Ready   func() // called when the local door is open
 
 	instance string
 }
@@ -139,6 +143,9 @@ func New(opt Options) (*Agent, error) {
 	}
 	if opt.WatchLinks == nil {
 		opt.WatchLinks = links
+	}
+	if opt.Inspect == nil {
+		opt.Inspect = collect.Look
 	}
 	a.opt = opt
 	return a, nil

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
@@ -37,6 +38,8 @@ const (
 	rpcOperate = "operate"
 	rpcAdmit   = "admit"
 	rpcPing    = "ping"
+	rpcInspect = "inspect"
+	rpcRepair  = "repair"
 
 	rpcRemember = "remember"
 )
@@ -82,6 +85,10 @@ type member struct {
 	front       *server.Server
 	notify      notifier
 	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
+
+	verifying sync.Mutex       // one verification at a time is asked for by this node
+	verified  api.VerifyReport // the last one of drift; under verifying
+	deadmanIs atomic.Pointer[deadmanView]
 
 	detMu sync.Mutex
 	det   *detector.Detector
@@ -167,6 +174,8 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcReport, m.serveReport)
 	m.links.Handle(rpcOperate, m.serveOperate)
 	m.links.Handle(rpcAdmit, m.serveAdmit)
+	m.links.Handle(rpcInspect, m.serveInspect)
+	m.links.Handle(rpcRepair, m.serveRepair)
 }
 
 func (m *member) openLog() error {
@@ -195,6 +204,7 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.watchLinks(ctx) })
 	m.work.Go(func() { m.trimOutputs(ctx) })
 	m.work.Go(func() { m.keepMeasuring(ctx) })
+	m.work.Go(func() { m.keepVerifying(ctx) })
 	go func() {
 		defer close(m.loopDone)
 		m.runLoop(ctx)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-ha/holdfast/pkg/config"
@@ -46,6 +47,9 @@ func (m *member) localNow(now lease.Instant) *local {
 	}
 	if n.requested != 0 {
 		loc.leaseAt = wall.Add(-now.Sub(n.requested))
+	}
+	if v := m.deadmanIs.Load(); v == nil || v.dm != n.dm || !slices.Equal(v.warnings, n.dmWarnings) {
+		m.deadmanIs.Store(&deadmanView{dm: n.dm, warnings: slices.Clone(n.dmWarnings)})
 	}
 	if n.dm != nil {
 		loc.class, loc.backend = string(n.dm.Info().Class), m.opt.Node.Deadman.Backend

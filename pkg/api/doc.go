@@ -25,6 +25,7 @@ const (
 	PathDefinition = "/v1/definition"       // GET -> Definition; PUT DefinitionChange -> Reply
 	PathDiff       = "/v1/definition/diff"  // POST DefinitionText -> Diff (a read: changes nothing)
 	PathCheck      = "/v1/definition/check" // POST DefinitionText -> CheckReport (a read)
+	PathVerify     = "/v1/verify"           // POST VerifyRequest -> VerifyReport
 	PathExplain    = "/v1/explain"          // GET ?group=NAME&node=NAME -> Explanation
 	PathHealth     = "/v1/health"           // GET -> Health
 	PathState      = "/v1/state"            // GET -> State: the replicated state as a whole, for simulation

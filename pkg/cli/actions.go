@@ -168,8 +168,10 @@ func init() {
 				doc: "verify the active definition, and wait until this node has it. Here each add, modify and delete is active at once " +
 					"on all nodes, as one log entry; nothing is staged, so there is nothing to copy"}}},
 		{name: "verify", aliases: []string{"ve"}, doc: "verify the definition", operations: []operation{
-			{class: "cluster", usage: "[NAME] [FILE=path]", names: namesOptional, run: verifyCluster, doc: "check the active definition, or a file, and say what is not checked",
-				attrs: []argument{{"FILE", "path", "a cluster file instead of the active definition"}}}}},
+			{class: "cluster", usage: "[NAME] [FIX=yes] [FILE=path] ...", names: namesOptional, run: verifyCluster,
+				doc:   "look at all nodes and judge (clmgr help checks lists the checks); fails if there is an error that nobody has waived. -v shows remarks too",
+				attrs: verifyAttrs},
+			{class: "method", usage: "NAME[,NAME]", names: namesList, run: verifyMethod, doc: "run these methods of your own on their nodes, and nothing else"}}},
 		{name: "view", aliases: []string{"vi", "cat"}, doc: "show a log", operations: []operation{
 			{class: "log", aliases: []string{"lo"}, usage: "[NAME]", names: namesOptional, run: viewLog, doc: "show one of this node's logs; without a name: which there are",
 				attrs: []argument{{"TAIL", "n", "the last n lines"}, {"HEAD", "n", "the first n lines"}, {"FILTER", "expression", "only lines that match"},

@@ -227,28 +227,82 @@ func TestApplyShowsAllFaultsAndChangesNothing(t *testing.T) {
 	}
 }
 
-func TestVerifyAndSync(t *testing.T) {
+func TestVerify(t *testing.T) {
 	l := newLab(t)
-	l.backend.OnCheck = func(api.DefinitionText) (api.CheckReport, error) {
-		return api.CheckReport{Warnings: []string{"untested deadman"}, Checked: []string{"names"}, NotChecked: []string{"scripts on the nodes"}}, nil
+	var asked api.VerifyRequest
+	report := api.VerifyReport{Subject: "the active definition", DefinitionVersion: 3, Checks: 100, Passed: 97, Nodes: []string{"n1", "n2", "n3"}, TookSeconds: 0.2,
+		NotChecked: []string{"moonlight"}, Fixed: []string{"n2: V0403 file_system app_fs: made the directory /app"},
+		Findings: []api.Finding{
+			{Check: "V0602", Severity: api.SeverityInfo, Node: "n1", Object: "service_ip svc", Saw: "svc does not resolve", Why: "w", Fix: "f"},
+			{Check: "V1202", Severity: api.SeverityError, Node: "n1", Object: "method m", Saw: "/m has the mode 0644", Why: "it cannot be run", Fix: "chmod 0755", Fixable: true},
+			{Check: "V1202", Severity: api.SeverityError, Node: "n2", Object: "method m", Saw: "/m has the mode 0644", Why: "it cannot be run", Fix: "chmod 0755", Fixable: true},
+			{Check: "V1602", Severity: api.SeverityWarning, Node: "n2", Object: "node n2", Saw: "it offers metrics at :6193\x1b[2J", Why: "w", Fix: "f"},
+			{Check: "V1801", Severity: api.SeverityWarning, Object: "network net1", Saw: "it is the only one", Why: "w", Fix: "f", Waived: "spring", WaivedUntil: "2027-04-01"},
+		}}
+	l.backend.OnVerify = func(_ api.Caller, r api.VerifyRequest) (api.VerifyReport, error) { asked = r; return report, nil }
+	got := l.run("verify", "cluster", "FIX=yes", "METHODS=a,b", "QUICK=no")
+	if got.status != ExitFailed || !asked.Fix || !slices.Equal(asked.Methods, []string{"a", "b"}) {
+		t.Errorf("%d %+v %q", got.status, asked, got.errors)
 	}
-	got := l.run("verify", "cluster")
-	if got.status != 0 || got.out != "WARNING: untested deadman\nchecked: names\nnot checked: scripts on the nodes\nCheck: PASSED\n" {
-		t.Errorf("verify: %d %q", got.status, got.out)
+	golden(t, "verify", got.out)
+	golden(t, "verify-all", l.run("-v", "verify", "cluster").out)
+	log := filepath.Join(t.TempDir(), "log")
+	if got := l.run("verify", "cluster", "MAX_ERRORS=1", "LOGFILE="+log); got.status != ExitFailed {
+		t.Error(got.status, got.errors)
 	}
-	if got := l.run("sync", "cluster"); got.status != 0 || !strings.Contains(got.out, "none waits for a sync") {
-		t.Errorf("sync: %d %q %q", got.status, got.out, got.errors)
+	if text, err := os.ReadFile(log); err != nil || !strings.HasSuffix(string(text), "Check: FAILED\n") {
+		t.Errorf("%v %q", err, text)
+	}
+	report.Findings = report.Findings[3:]
+	if got := l.run("verify", "cluster"); got.status != 0 || !strings.HasSuffix(got.out, "Check: PASSED\n") {
+		t.Errorf("%d %q", got.status, got.out)
 	}
 	if got := l.run("verify", "cluster", "other"); got.status != ExitNotFound {
 		t.Errorf("another cluster's name: %d %q", got.status, got.errors)
 	}
+	for _, bad := range []string{"FIX=perhaps", "LOGGING=loud", "MAX_ERRORS=0", "MAX_ERRORS=x"} {
+		if got := l.run("verify", "cluster", bad); got.status != ExitIncorrect {
+			t.Errorf("%s: %d %q", bad, got.status, got.errors)
+		}
+	}
+	if got := l.call(t.Context(), Env{Name: "clverify"}, "-C", "yes"); got.status != 0 || !asked.Fix {
+		t.Errorf("clverify: %d %q %+v", got.status, got.errors, asked)
+	}
+}
+
+// A file is judged without looking at nodes where there is no cluster yet.
+func TestVerifyOfAFileWithoutACluster(t *testing.T) {
+	l := newLab(t)
+	l.backend.OnVerify = func(api.Caller, api.VerifyRequest) (api.VerifyReport, error) {
+		return api.VerifyReport{}, api.Errorf(api.CodeNotConfigured, "no cluster")
+	}
+	l.backend.OnCheck = func(api.DefinitionText) (api.CheckReport, error) {
+		return api.CheckReport{Warnings: []string{"untested deadman"}, Checked: []string{"names"}, NotChecked: []string{"scripts on the nodes"}}, nil
+	}
+	yaml, _ := l.backend.YAML()
+	name := l.file("c.yaml", yaml)
+	got := l.run("verify", "cluster", "FILE="+name)
+	if got.status != 0 || got.out != "WARNING: untested deadman\nchecked: names\nnot checked: scripts on the nodes\nCheck: PASSED\n" {
+		t.Errorf("verify: %d %q %q", got.status, got.out, got.errors)
+	}
 	l.backend.OnCheck = func(api.DefinitionText) (api.CheckReport, error) {
 		return api.CheckReport{Faults: []api.Fault{{Key: "nodes[0]", Message: "bad"}}}, nil
 	}
-	for _, a := range []string{"verify", "sync"} {
-		if got := l.run(a, "cluster"); got.status != ExitFailed || !strings.Contains(got.errors, "Check: FAILED") || !strings.Contains(got.out, "nodes[0]: bad") {
-			t.Errorf("%s: %d %q %q", a, got.status, got.out, got.errors)
-		}
+	if got := l.run("verify", "cluster", "FILE="+name); got.status != ExitFailed || !strings.Contains(got.errors, "Check: FAILED") || !strings.Contains(got.out, "nodes[0]: bad") {
+		t.Errorf("%d %q %q", got.status, got.out, got.errors)
+	}
+}
+
+func TestHelpOfChecks(t *testing.T) {
+	l := newLab(t)
+	if got := l.run("help", "checks"); got.status != 0 || !strings.Contains(got.out, "V1202 ERROR") {
+		t.Errorf("%d %q", got.status, got.out)
+	}
+	if got := l.run("help", "checks", "v1202"); got.status != 0 || !strings.Contains(got.out, "scripts are executable") {
+		t.Errorf("%d %q", got.status, got.out)
+	}
+	if got := l.run("help", "checks", "V9999"); got.status != ExitNotFound {
+		t.Errorf("%d", got.status)
 	}
 }
 

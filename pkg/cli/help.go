@@ -33,7 +33,7 @@ func usageLine(a *action, class string, o *operation) string {
 const grammar = `clmgr {[-c|-d X] [-S] | [-x] | [-o json]} [-v] [-f] [-a ATTR,...] [-l LEVEL] [-T ID]
       ACTION CLASS [NAME] [ATTR=VALUE ...]
 clmgr -M "ACTION CLASS NAME ATTR=VALUE ..."     several operations, one on each line
-clmgr help [ACTION [CLASS [ATTR]]]              clmgr help status
+clmgr help [ACTION [CLASS [ATTR]]]              clmgr help status    clmgr help checks [NUMBER]
 `
 
 var optionHelp = [][2]string{
@@ -112,6 +112,8 @@ func (s *session) showHelp(words []string) error {
 	case strings.EqualFold(words[0], "status"):
 		s.showStatuses()
 		return nil
+	case strings.EqualFold(words[0], "checks"):
+		return s.showChecks(words[1:])
 	}
 	a, err := findAction(words[0])
 	if err != nil {

@@ -29,6 +29,7 @@ func init() {
 		"clshowsrv": {"hav", "clshowsrv {-a | -v | subsystem ...}", showsrv},
 		"cldump":    {"h", "cldump", dump},
 		"cldisp":    {"h", "cldisp", disp},
+		"clverify":  {"hvC:", "clverify [-h] [-v] [-C yes|no] [cluster]", clverify},
 	}
 }
 

@@ -165,6 +165,11 @@ func (c *Client) Check(ctx context.Context, t api.DefinitionText) (api.CheckRepo
 	return send[api.CheckReport](ctx, c, http.MethodPost, api.PathCheck, t)
 }
 
+// Verify looks at all nodes; it may take as long as the context allows.
+func (c *Client) Verify(ctx context.Context, r api.VerifyRequest) (api.VerifyReport, error) {
+	return send[api.VerifyReport](ctx, c, http.MethodPost, api.PathVerify, r)
+}
+
 // Explain says why a group is where it is.
 func (c *Client) Explain(ctx context.Context, group, node string) (api.Explanation, error) {
 	return get[api.Explanation](ctx, c, api.PathExplain, url.Values{"group": {group}, "node": {node}})

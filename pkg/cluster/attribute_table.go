@@ -93,6 +93,8 @@ func clusterClass() Class {
 			func(d *Definition) bool { return !d.Settings.NoDailyVerification }, func(d *Definition, v bool) { d.Settings.NoDailyVerification = !v }),
 		integer(Attribute{Name: "VERIFICATION_HOUR", Default: "0", Doc: "the hour of the daily verification, 0 to 23, UTC"}, 0, 23,
 			func(d *Definition) *int { return &d.Settings.VerificationHour }),
+		seconds(Attribute{Name: "VERIFICATION_INTERVAL", Default: "600", Doc: "how often the cluster looks for what has changed on its nodes; 10 s or more"},
+			settings(func(s *Settings) *time.Duration { return &s.VerificationInterval })),
 		enum(Attribute{Name: "CHANGES", Values: []string{ChangesLive, ChangesStaged}, Default: DefaultChanges,
 			Doc: "when add, modify and delete count: at once, or with the next clmgr sync cluster"},
 			func(d *Definition) *string { return &d.Settings.Changes }, nil),

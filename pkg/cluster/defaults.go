@@ -29,6 +29,7 @@ const (
 	DefaultProfile               = "default"
 	DefaultDeadmanMode           = "a"
 	DefaultMethodTimeout         = 30 * time.Second
+	DefaultVerificationInterval  = 10 * time.Minute
 	DefaultChanges               = ChangesLive
 )
 
@@ -85,6 +86,7 @@ func (d *Definition) Defaults() {
 	}
 	s := &d.Settings
 	fill(&s.Changes, DefaultChanges)
+	fill(&s.VerificationInterval, DefaultVerificationInterval)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)
 	fill(&s.FailureWindow, DefaultFailureWindow)
@@ -204,6 +206,7 @@ func (d *Definition) Sparse() *Definition {
 	}
 	s := &c.Settings
 	drop(&s.Changes, DefaultChanges)
+	drop(&s.VerificationInterval, DefaultVerificationInterval)
 	drop(&s.Profile, DefaultProfile)
 	drop(&s.DeadmanMode, DefaultDeadmanMode)
 	drop(&s.FailureWindow, DefaultFailureWindow)

@@ -208,8 +208,10 @@ type Settings struct {
 	// WaiveTimeProof lets class "process" deadmans give proof by time; printed with the guarantees.
 	WaiveTimeProof bool `json:"waive_time_proof,omitempty"`
 	// The cluster verifies itself each day at VerificationHour (UTC), unless NoDailyVerification says that it does not.
-	VerificationHour    int  `json:"verification_hour,omitempty"`
-	NoDailyVerification bool `json:"no_daily_verification,omitempty"`
+	// In between it looks every VerificationInterval (default 10 min) for what has changed.
+	VerificationHour     int           `json:"verification_hour,omitempty"`
+	NoDailyVerification  bool          `json:"no_daily_verification,omitempty"`
+	VerificationInterval time.Duration `json:"verification_interval,omitempty"`
 	// Changes says when a change of the definition by clmgr counts: "live" (the default: at once, as one log entry) or "staged"
 	// (with clmgr sync cluster, as in PowerHA).
 	Changes string `json:"changes,omitempty"`

@@ -298,6 +298,9 @@ func (v *validator) settings() {
 		v.add("settings.settling_time", "0 to 1d", "the time %v cannot be used", s.SettlingTime)
 	}
 	v.oneOf("settings.changes", s.Changes, ChangesLive, ChangesStaged)
+	if t := s.VerificationInterval; t < 10*time.Second || t > 7*24*time.Hour {
+		v.add("settings.verification_interval", "10s to 7d", "the time %v cannot be used", t)
+	}
 	v.inRange("settings.verification_hour", s.VerificationHour, 0, 23)
 	v.within("settings.failure_window", s.FailureWindow, 366*24*time.Hour)
 	v.within("settings.max_event_time", s.MaxEventTime, 7*24*time.Hour)

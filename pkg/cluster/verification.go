@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -10,8 +9,10 @@ import (
 // Staged reports whether changes wait for a sync.
 func (s *Settings) Staged() bool { return s.Changes == ChangesStaged }
 
-// checkNumber is the form of a check's number; which numbers exist is package verify's.
-var checkNumber = regexp.MustCompile(`^V[0-9]{4}$`)
+// checkNumber reports whether the text has the form of a check's number, as V0408; which numbers exist is package verify's.
+func checkNumber(s string) bool {
+	return len(s) == 5 && s[0] == 'V' && !strings.ContainsFunc(s[1:], func(r rune) bool { return r < '0' || r > '9' })
+}
 
 // expiryForm is how a waiver's last day is written.
 const expiryForm = "2006-01-02"
@@ -46,7 +47,7 @@ func (v *validator) methods() {
 func (v *validator) waivers() {
 	for i := range v.d.Waivers {
 		w, p := &v.d.Waivers[i], fmt.Sprintf("waivers[%d].", i)
-		if !checkNumber.MatchString(w.Check) {
+		if !checkNumber(w.Check) {
 			v.add(p+"check", "as V0408; clmgr verify cluster shows them", "%q is not the number of a check", w.Check)
 		}
 		if strings.TrimSpace(w.Reason) == "" {

@@ -50,6 +50,9 @@ func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 // CAFingerprint is what a joining node pins.
 func (id *Identity) CAFingerprint() Fingerprint { return sha256.Sum256(id.ca.Raw) }
 
+// Certificates are the node's own and the CA's. They are shared and must not be changed.
+func (id *Identity) Certificates() (node, ca *x509.Certificate) { return id.cert, id.ca }
+
 // GossipKey returns a copy of the cluster's gossip key, GossipKeySize bytes.
 func (id *Identity) GossipKey() []byte { return bytes.Clone(id.gossipKey) }
 

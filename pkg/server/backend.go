@@ -20,6 +20,12 @@ type Backend interface {
 	Reader
 	Writer
 	Membership
+	Verifier
+}
+
+// A Verifier looks at all nodes. The server has checked that the caller may ask for this.
+type Verifier interface {
+	Verify(ctx context.Context, who api.Caller, r api.VerifyRequest) (api.VerifyReport, error)
 }
 
 // A Reader answers questions. Answers are the caller's: the backend does not change them afterwards.

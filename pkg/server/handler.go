@@ -45,6 +45,7 @@ func (s *Server) routes() []route {
 		{"GET " + api.PathDefinition, api.RoleView, 0, false, (*call).definition},
 		{"POST " + api.PathDiff, api.RoleView, api.MaxDefinition, false, (*call).diff},
 		{"POST " + api.PathCheck, api.RoleView, api.MaxDefinition, false, (*call).check},
+		{"POST " + api.PathVerify, api.RoleOperate, api.MaxDefinition, true, (*call).verify},
 		{"PUT " + api.PathDefinition, api.RoleAdmin, api.MaxDefinition, true, (*call).setDefinition},
 		{"POST " + api.PathRequests, api.RoleOperate, api.MaxBody, true, (*call).request},
 		{"POST " + api.PathCluster, api.RoleAdmin, api.MaxDefinition, true, (*call).createCluster},
@@ -254,6 +255,32 @@ func (c *call) check() (any, error) {
 	ctx, cancel := c.bounds()
 	defer cancel()
 	return c.s.cfg.Backend.Check(ctx, t)
+}
+
+// verifyLimit is how long a verification may take: methods and fence devices have timeouts of their own, and this above them.
+const verifyLimit = 10 * time.Minute
+
+func (c *call) verify() (any, error) {
+	var r api.VerifyRequest
+	if err := c.body(&r); err != nil {
+		return nil, err
+	}
+	c.note = "verify"
+	if r.Fix {
+		c.note += " and repair"
+	}
+	if r.YAML != "" {
+		c.note += " a text"
+	}
+	if (r.Fix || r.YAML != "") && !c.who.Role.Allows(api.RoleAdmin) {
+		return nil, forbidden(c.who, api.RoleAdmin)
+	}
+	if r.Fix && r.YAML != "" {
+		return nil, api.Errorf(api.CodeInvalid, "what a file says cannot be repaired: only the cluster's own definition")
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), verifyLimit)
+	defer cancel()
+	return c.s.cfg.Backend.Verify(ctx, c.who, r)
 }
 
 func (c *call) setDefinition() (any, error) {

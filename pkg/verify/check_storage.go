@@ -14,8 +14,8 @@ var storageChecks = []Check{
 		Why: "the group cannot start there", Fix: "map the volume to the node and look for it (rescan), or take the node out of the group's list"},
 	{ID: "V0402", Severity: api.SeverityError, Title: "the device holds the same file system on all nodes", run: checkSameDevice, Needs: []string{"devices"},
 		Why: "a failover would bring up other data", Fix: "give the device by UUID=, or correct the mapping"},
-	{ID: "V0403", Severity: api.SeverityError, Title: "the mount point exists", run: checkMountPoint, Needs: []string{"files"},
-		Why: "the file system cannot be mounted there", Fix: "make the directory, the same on all nodes (FIX=yes does it)"},
+	{ID: "V0403", Severity: api.SeverityWarning, Title: "the mount point exists", run: checkMountPoint, Needs: []string{"files"},
+		Why: "the first takeover has to make the directory, and fails where that is not possible", Fix: "make the directory, the same on all nodes (FIX=yes does it)"},
 	{ID: "V0404", Severity: api.SeverityError, Title: "the mount point is a directory", run: checkMountPointKind, Needs: []string{"files"},
 		Why: "the file system cannot be mounted there", Fix: "move what stands there away"},
 	{ID: "V0405", Severity: api.SeverityWarning, Title: "the mount point is empty while nothing is mounted", run: checkMountPointEmpty, Needs: []string{"files"},
@@ -129,8 +129,8 @@ func checkBootPoint(in *Input, h *hits) {
 	})
 }
 
-// helpersOf are the programs that a file system needs beside the kernel.
-func helpersOf(fs *cluster.FileSystem) []string {
+// HelpersOf are the programs that a file system needs beside the kernel.
+func HelpersOf(fs *cluster.FileSystem) []string {
 	if fs.Type == "" || fs.Type == "bind" || fs.Type == "tmpfs" || fs.Check == "none" {
 		return nil
 	}
@@ -139,7 +139,7 @@ func helpersOf(fs *cluster.FileSystem) []string {
 
 func checkHelpers(in *Input, h *hits) {
 	in.eachFileSystem([]string{"programs"}, func(n *cluster.Node, f *Facts, fs *cluster.FileSystem) {
-		for _, p := range helpersOf(fs) {
+		for _, p := range HelpersOf(fs) {
 			if at, looked := f.Programs[p]; looked && at == "" {
 				h.add(n.Name, "file_system "+fs.Name, "the program %s is not installed", p)
 			}

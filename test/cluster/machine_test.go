@@ -21,6 +21,8 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/gossip"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/peer"
+	"github.com/holdfast-ha/holdfast/pkg/verify"
+	"github.com/holdfast-ha/holdfast/pkg/verify/collect"
 	"github.com/holdfast-ha/holdfast/test/fake"
 )
 
@@ -148,7 +150,10 @@ func (p *process) options() agent.Options {
 		Gossip:      gossip.Config{Dial: p.dial, Listen: p.listen, ListenPacket: p.listenPacket},
 		Fencer:      &fencer{p: p},
 		ListenLocal: func() (net.Listener, error) { return p.listen(":1") },
-		WatchLinks:  func(context.Context) (<-chan linux.LinkEvent, error) { return make(chan linux.LinkEvent), nil },
+		Inspect: func(_ context.Context, o collect.Options) *verify.Facts {
+			return &verify.Facts{Node: o.Node, Time: time.Now()} // the machines here have no system of their own to look at
+		},
+		WatchLinks: func(context.Context) (<-chan linux.LinkEvent, error) { return make(chan linux.LinkEvent), nil },
 		Exit: func(reason string) {
 			m.r.ledger.say("the agent of %s exits: %s", m.name, reason)
 			m.r.exits.Add(1)

@@ -20,6 +20,7 @@ type Backend struct {
 	OnAdmit      func(string, api.Admit) (api.AdmitReply, error)
 	OnDiff       func(api.DefinitionText) (api.Diff, error)
 	OnCheck      func(api.DefinitionText) (api.CheckReport, error)
+	OnVerify     func(api.Caller, api.VerifyRequest) (api.VerifyReport, error)
 	OnExplain    func(group, node string) (api.Explanation, error)
 	// OnWait hears of each long poll before it waits.
 	OnWait func(since uint64)
@@ -158,6 +159,14 @@ func (b *Backend) Check(_ context.Context, t api.DefinitionText) (api.CheckRepor
 		return api.CheckReport{}, nil
 	}
 	return b.OnCheck(t)
+}
+
+// Verify asks the hook.
+func (b *Backend) Verify(_ context.Context, who api.Caller, r api.VerifyRequest) (api.VerifyReport, error) {
+	if b.OnVerify == nil {
+		return api.VerifyReport{Subject: "the active definition", Findings: []api.Finding{}}, nil
+	}
+	return b.OnVerify(who, r)
 }
 
 // Explain asks the hook.
