@@ -55,6 +55,8 @@ type bootRequest struct {
 	AllStopped bool   `json:"all_stopped"`
 	Version    string `json:"version"`
 	formerEnd
+	// Format is the newest that this daemon understands; 0, of daemons that do not say it: the first.
+	Format int `json:"format,omitempty"`
 }
 
 type bootReply struct {
@@ -122,7 +124,8 @@ func (m *member) boot(ctx context.Context, from string, req bootRequest) bootRep
 	// A boot message is as good a sign of life as a lease request: the new incarnation must not inherit the old one's silence.
 	m.heard(from, detector.PathLease)
 	r, err := m.commit(ctx, &state.Command{Term: led.term, By: from, NodeBoot: &state.NodeBoot{Node: from, BootID: req.BootID, Life: req.Life,
-		Replaces: req.Replaces, AllStopped: req.AllStopped, Reset: countedReset(m.view().Node(from), req), Format: state.Format, Version: req.Version}})
+		Replaces: req.Replaces, AllStopped: req.AllStopped, Reset: countedReset(m.view().Node(from), req), Format: max(req.Format, 1),
+		Version: req.Version}})
 	switch {
 	case err != nil:
 		return bootReply{Leader: "?"}
@@ -151,7 +154,7 @@ func (m *member) introduce(ctx context.Context, former formerEnd, stopAll func(c
 		return errors.New("the cluster has no definition yet")
 	}
 	stopped := stopAll(ctx, h.Definition, h.Generations)
-	req := bootRequest{Nonce: h.Nonce, BootID: hello.BootID, Life: hello.Life, Replaces: h.Replaces, AllStopped: stopped, Version: m.opt.Version}
+	req := bootRequest{Nonce: h.Nonce, BootID: hello.BootID, Life: hello.Life, Replaces: h.Replaces, AllStopped: stopped, Version: m.opt.Version, Format: state.Format}
 	req.formerEnd = former
 	var b bootReply
 	if _, err := m.callNode(ctx, node, rpcBoot, req, &b, func() any { return m.boot(ctx, m.name, req) }); err != nil {

@@ -39,14 +39,13 @@ func (m *member) keepVerifying(ctx context.Context) {
 		if last.IsZero() {
 			last = now // the first look waits: a cluster that has just elected is not at rest
 		}
-		set := view.Definition.Clone()
-		set.Defaults()
+		set := &view.Definition.Settings
 		day := now.Format(time.DateOnly)
-		switch daily := !set.Settings.NoDailyVerification && now.Hour() == set.Settings.VerificationHour && lastDay != day; {
+		switch daily := !set.NoDailyVerification && now.Hour() == set.VerificationHour && lastDay != day; {
 		case daily && now.Sub(last) > time.Minute:
 			lastDay, last = day, now
 			m.verifyByItself(led.ctx, "daily", api.VerifyRequest{Active: true})
-		case now.Sub(last) >= set.Settings.VerificationInterval:
+		case now.Sub(last) >= set.LooksEvery():
 			last = now
 			m.verifyByItself(led.ctx, "drift", api.VerifyRequest{Active: true, Quick: true})
 		}

@@ -345,6 +345,10 @@ func (m *member) commit(ctx context.Context, c *state.Command) (state.Result, er
 			p.Incarnation = n.Incarnation
 		}
 	}
+	if behind := m.view().BehindFormat(c.Needs()); len(behind) > 0 {
+		return state.Result{}, api.Errorf(api.CodeRefused, "the daemon of %s is older and would not understand this (%s): upgrade it first",
+			strings.Join(behind, ", "), c.Kind())
+	}
 	b, err := c.Encode()
 	if err != nil {
 		return state.Result{}, fmt.Errorf("encode the command: %w", err)

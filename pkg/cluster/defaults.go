@@ -85,8 +85,8 @@ func (d *Definition) Defaults() {
 		fill(&d.Methods[i].Timeout, DefaultMethodTimeout)
 	}
 	s := &d.Settings
-	fill(&s.Changes, DefaultChanges)
-	fill(&s.VerificationInterval, DefaultVerificationInterval)
+	drop(&s.Changes, DefaultChanges) // these two are left empty: see verification.go
+	drop(&s.VerificationInterval, DefaultVerificationInterval)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)
 	fill(&s.FailureWindow, DefaultFailureWindow)
@@ -205,8 +205,6 @@ func (d *Definition) Sparse() *Definition {
 		drop(&c.Methods[i].Timeout, DefaultMethodTimeout)
 	}
 	s := &c.Settings
-	drop(&s.Changes, DefaultChanges)
-	drop(&s.VerificationInterval, DefaultVerificationInterval)
 	drop(&s.Profile, DefaultProfile)
 	drop(&s.DeadmanMode, DefaultDeadmanMode)
 	drop(&s.FailureWindow, DefaultFailureWindow)

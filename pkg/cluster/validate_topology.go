@@ -297,8 +297,10 @@ func (v *validator) settings() {
 	if s.SettlingTime < 0 || s.SettlingTime > 24*time.Hour {
 		v.add("settings.settling_time", "0 to 1d", "the time %v cannot be used", s.SettlingTime)
 	}
-	v.oneOf("settings.changes", s.Changes, ChangesLive, ChangesStaged)
-	if t := s.VerificationInterval; t < 10*time.Second || t > 7*24*time.Hour {
+	if s.Changes != "" {
+		v.oneOf("settings.changes", s.Changes, ChangesLive, ChangesStaged)
+	}
+	if t := s.VerificationInterval; t != 0 && (t < 10*time.Second || t > 7*24*time.Hour) {
 		v.add("settings.verification_interval", "10s to 7d", "the time %v cannot be used", t)
 	}
 	v.inRange("settings.verification_hour", s.VerificationHour, 0, 23)

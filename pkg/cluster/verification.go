@@ -6,6 +6,17 @@ import (
 	"time"
 )
 
+// VerificationInterval and Changes are not among what Defaults fills in: a definition that does not use them is then written as
+// older daemons read it.
+
+// LooksEvery is how often the cluster looks for what has changed on its nodes.
+func (s *Settings) LooksEvery() time.Duration {
+	if s.VerificationInterval == 0 {
+		return DefaultVerificationInterval
+	}
+	return s.VerificationInterval
+}
+
 // Staged reports whether changes wait for a sync.
 func (s *Settings) Staged() bool { return s.Changes == ChangesStaged }
 

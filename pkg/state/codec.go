@@ -39,7 +39,7 @@ func (c *Command) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the command: %w", err)
 	}
-	out, err := json.Marshal(envelope{Format: Format, Command: body})
+	out, err := json.Marshal(envelope{Format: c.Needs(), Command: body})
 	if err != nil {
 		return nil, fmt.Errorf("encode the command: %w", err)
 	}
@@ -112,7 +112,7 @@ func (s *State) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the state: %w", err)
 	}
-	return json.Marshal(envelope{Format: Format, State: body})
+	return json.Marshal(envelope{Format: s.needs(), State: body})
 }
 
 // Decode reads what Encode wrote, of this or an older format.

@@ -8,8 +8,12 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 )
 
-// Format is the version of the snapshot and command encoding that this code writes. It reads all older ones.
-const Format = 1
+// Format is the newest version of the snapshot and command encoding that this code writes. It reads all older ones, and writes
+// the oldest that can say what is to be said (format.go), so that nodes of two versions go on together.
+//
+//	1  the first
+//	2  definitions with methods, waivers, and settings of the verification and of staging
+const Format = 2
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which
 // shares what did not change. All methods may be called by any goroutine. The zero value (or New) is the state before the

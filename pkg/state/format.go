@@ -1,0 +1,40 @@
+package state
+
+import "github.com/holdfast-ha/holdfast/pkg/cluster"
+
+// Needs is the oldest format in which the command can be written. A leader proposes it only when every node of the cluster
+// understands that format (BehindFormat): a replica that does not understand an entry must stop.
+func (c *Command) Needs() int {
+	switch {
+	case c.Create != nil:
+		return definitionNeeds(c.Create.Definition)
+	case c.SetDefinition != nil:
+		return definitionNeeds(c.SetDefinition.Definition)
+	}
+	return 1
+}
+
+// needs is the oldest format in which the state can be written.
+func (s *State) needs() int { return definitionNeeds(s.Definition) }
+
+func definitionNeeds(d *cluster.Definition) int {
+	if d == nil {
+		return 1
+	}
+	s := &d.Settings
+	if len(d.Methods)+len(d.Waivers) > 0 || s.VerificationHour != 0 || s.NoDailyVerification || s.VerificationInterval != 0 || s.Changes != "" {
+		return 2
+	}
+	return 1
+}
+
+// BehindFormat lists the nodes whose daemons do not understand the format, as far as the log knows: those that have booted.
+func (s *State) BehindFormat(format int) []string {
+	var out []string
+	for _, name := range s.NodeNames() {
+		if n := s.Nodes[name]; n != nil && n.Incarnation > 0 && max(n.Format, 1) < format {
+			out = append(out, name)
+		}
+	}
+	return out
+}

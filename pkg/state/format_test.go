@@ -1,0 +1,60 @@
+package state
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
+)
+
+// What an older daemon can read is written so that it can: no new format, no new word.
+func TestTheOldestFormatThatCanSayIt(t *testing.T) {
+	plain := &cluster.Definition{Name: "c", Nodes: []cluster.Node{{Name: "a"}}}
+	plain.Defaults()
+	for name, tc := range map[string]struct {
+		change func(*cluster.Definition)
+		want   int
+	}{
+		"nothing new": {func(*cluster.Definition) {}, 1},
+		"a method":    {func(d *cluster.Definition) { d.Methods = []cluster.Method{{Name: "m", File: "/m"}} }, 2},
+		"a waiver":    {func(d *cluster.Definition) { d.Waivers = []cluster.Waiver{{Name: "w", Check: "V1801", Reason: "r"}} }, 2},
+		"staging":     {func(d *cluster.Definition) { d.Settings.Changes = cluster.ChangesStaged }, 2},
+		"an hour":     {func(d *cluster.Definition) { d.Settings.VerificationHour = 3 }, 2},
+	} {
+		d := plain.Clone()
+		tc.change(d)
+		d.Defaults()
+		c := &Command{SetDefinition: &SetDefinition{Definition: d}}
+		b, err := c.Encode()
+		if err != nil || c.Needs() != tc.want || !bytes.HasPrefix(b, []byte(`{"format":`+string(rune('0'+tc.want)))) {
+			t.Errorf("%s: format %d, %v, %.40s", name, c.Needs(), err, b)
+		}
+		for _, word := range []string{"methods", "waivers", "verification", "changes"} {
+			if tc.want == 1 && strings.Contains(string(b), `"`+word) {
+				t.Errorf("%s: the word %s stands in format 1", name, word)
+			}
+		}
+		if _, err := DecodeCommand(b); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		s := New()
+		s.Definition = d
+		if s.needs() != tc.want {
+			t.Errorf("%s: the state needs %d", name, s.needs())
+		}
+	}
+}
+
+func TestBehindFormat(t *testing.T) {
+	s := New()
+	s.Definition = &cluster.Definition{Nodes: []cluster.Node{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d"}}}
+	s.Nodes = map[string]*Node{"a": {Name: "a", Incarnation: 1, Format: 2}, "b": {Name: "b", Incarnation: 1, Format: 1}, "c": {Name: "c", Incarnation: 1},
+		"d": {Name: "d"}}
+	if got := strings.Join(s.BehindFormat(2), " "); got != "b c" {
+		t.Errorf("got %q", got)
+	}
+	if got := s.BehindFormat(1); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+}
