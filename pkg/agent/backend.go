@@ -162,7 +162,7 @@ func (a *Agent) Events(since uint64, limit int) (api.EventList, error) {
 }
 
 // Definition implements server.Reader.
-func (a *Agent) Definition() (api.Definition, error) {
+func (a *Agent) Definition(staged bool) (api.Definition, error) {
 	m, err := a.configured()
 	if err != nil {
 		return api.Definition{}, err
@@ -171,17 +171,36 @@ func (a *Agent) Definition() (api.Definition, error) {
 	if view.Definition == nil {
 		return api.Definition{}, api.Errorf(api.CodeUnavailable, "this node has not received the definition yet")
 	}
-	b, err := config.EncodeCluster(view.Definition)
-	return api.Definition{YAML: string(b), Version: view.DefinitionVersion}, err
+	out := api.Definition{Version: view.DefinitionVersion, StagedVersion: view.StagedVersion}
+	d := view.Definition
+	if s := view.Staged; s != nil && staged {
+		d = s.Definition
+		out.Staged, out.StagedBy, out.StagedSince = true, s.By, &s.Since
+	}
+	b, err := config.EncodeCluster(d)
+	out.YAML = string(b)
+	return out, err
 }
 
 // Diff implements server.Reader.
 func (a *Agent) Diff(_ context.Context, text api.DefinitionText) (api.Diff, error) {
-	d, err := decodeDefinition(text.File, text.YAML)
-	if err != nil {
+	m, err := a.configured()
+	if err != nil && text.Staged {
 		return api.Diff{}, err
 	}
-	m, err := a.configured()
+	var d *cluster.Definition
+	if text.Staged {
+		if s := m.view().Staged; s != nil {
+			d = s.Definition
+		} else {
+			return api.Diff{Same: true, Version: m.view().DefinitionVersion}, nil
+		}
+	} else {
+		var bad error
+		if d, bad = decodeDefinition(text.File, text.YAML); bad != nil {
+			return api.Diff{}, bad
+		}
+	}
 	if err != nil {
 		return api.Diff{}, err
 	}
@@ -194,6 +213,7 @@ func (a *Agent) Diff(_ context.Context, text api.DefinitionText) (api.Diff, erro
 		out.Changes = append(out.Changes, api.Change{Op: c.Op, Class: c.Class, Name: c.Name, Attr: c.Attribute, From: c.Old, To: c.New})
 	}
 	out.Same = len(out.Changes) == 0
+	out.Effects, out.Disruptive = effectsOf(view, d)
 	return out, nil
 }
 
@@ -297,6 +317,25 @@ func (a *Agent) SetDefinition(ctx context.Context, who api.Caller, c api.Definit
 		return api.Reply{}, err
 	}
 	out, err := m.operate(ctx, operation{Who: who, Definition: &c})
+	return out.Reply, err
+}
+
+// Sync implements server.Writer.
+func (a *Agent) Sync(ctx context.Context, who api.Caller, r api.StagedRequest) (api.Reply, error) {
+	return a.staged(ctx, operation{Who: who, Sync: &r})
+}
+
+// Undo implements server.Writer.
+func (a *Agent) Undo(ctx context.Context, who api.Caller, r api.StagedRequest) (api.Reply, error) {
+	return a.staged(ctx, operation{Who: who, Undo: &r})
+}
+
+func (a *Agent) staged(ctx context.Context, op operation) (api.Reply, error) {
+	m, err := a.configured()
+	if err != nil {
+		return api.Reply{}, err
+	}
+	out, err := m.operate(ctx, op)
 	return out.Reply, err
 }
 

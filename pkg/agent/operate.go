@@ -28,6 +28,8 @@ type operation struct {
 	Request    *api.Request          `json:"request,omitempty"`
 	Definition *api.DefinitionChange `json:"definition,omitempty"`
 	Token      *api.NewToken         `json:"token,omitempty"`
+	Sync       *api.StagedRequest    `json:"sync,omitempty"`
+	Undo       *api.StagedRequest    `json:"undo,omitempty"`
 }
 
 type operationReply struct {
@@ -100,6 +102,10 @@ func (m *member) operateHere(ctx context.Context, op operation) operationReply {
 		r.Reply, err = m.request(ctx, op.Who, *op.Request)
 	case op.Definition != nil:
 		r.Reply, err = m.define(ctx, op.Who, *op.Definition)
+	case op.Sync != nil:
+		r.Reply, err = m.sync(ctx, op.Who, *op.Sync)
+	case op.Undo != nil:
+		r.Reply, err = m.undo(ctx, op.Who, *op.Undo)
 	case op.Token != nil:
 		r.Token, r.Reply.Index, err = m.token(ctx, op.Who, *op.Token)
 	default:
@@ -313,6 +319,9 @@ func (m *member) define(ctx context.Context, who api.Caller, c api.DefinitionCha
 	if c.BaseVersion != view.DefinitionVersion {
 		return api.Reply{}, api.Errorf(api.CodeConflict, "the definition has changed meanwhile: it is version %d, the change was made from %d; read it again",
 			view.DefinitionVersion, c.BaseVersion)
+	}
+	if c.Stage {
+		return m.stage(ctx, who, c, d)
 	}
 	if view.Definition.Equal(d) {
 		return api.Reply{Already: true, Index: view.Index, DefinitionVersion: view.DefinitionVersion, Sentence: "nothing changes"}, nil

@@ -65,6 +65,7 @@ func (m *member) clusterStatus(view *state.State, loc *local, now time.Time) api
 	c := api.Cluster{UUID: m.id.ClusterUUID, Name: m.id.ClusterName, ID: shortID(m.id.ClusterUUID), Epoch: view.Epoch, Term: term,
 		AppliedIndex: view.Index, Leader: nodeOfServer(leader), LocalNode: m.name, StaleSeconds: m.params().Soft.Seconds(),
 		Profile: m.params().Profile, DeadmanMode: string(m.deadmanMode(view)), DefinitionVersion: view.DefinitionVersion,
+		Unsynced: view.Staged != nil, StagedVersion: view.StagedVersion,
 		ProductVersion: m.opt.Version, Warnings: append([]string(nil), loc.warnings...)}
 	if view.Definition != nil {
 		c.Name, c.SettlingSeconds = view.Definition.Name, view.Definition.Settings.SettlingTime.Seconds()

@@ -109,6 +109,8 @@ func (m *member) verifyInput(r api.VerifyRequest) (*verify.Input, subject, error
 		if d, err = decodeDefinition(r.File, r.YAML); err != nil {
 			return nil, sub, err
 		}
+	case view.Staged != nil && !r.Active:
+		d, sub = view.Staged.Definition, subject{name: "the staged definition", version: view.DefinitionVersion, staged: true}
 	case d == nil:
 		return nil, sub, api.Errorf(api.CodeUnavailable, "this node has not received the definition yet")
 	}
@@ -121,6 +123,9 @@ func (m *member) verifyInput(r api.VerifyRequest) (*verify.Input, subject, error
 		in.Params = p
 	}
 	in.Definition = d
+	if view.Staged != nil {
+		in.Unsynced = view.Staged.Since
+	}
 	st := m.status()
 	in.Status = &st
 	return in, sub, nil
@@ -202,6 +207,9 @@ func (m *member) serveInspect(ctx context.Context, _ string, body []byte) ([]byt
 // lookedAt is the definition with which this node looks. Methods are run only from the cluster's own.
 func (m *member) lookedAt(ask inspectRequest) *cluster.Definition {
 	d := m.view().Definition
+	if s := m.view().Staged; ask.Staged && s != nil {
+		d = s.Definition
+	}
 	if ask.YAML != "" {
 		if text, err := decodeDefinition("", ask.YAML); err == nil {
 			d = text

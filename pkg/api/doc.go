@@ -22,9 +22,11 @@ const (
 const (
 	PathStatus     = "/v1/status"           // GET ?since=VERSION&instance=ID&wait=SECONDS -> Status
 	PathEvents     = "/v1/events"           // GET ?since=ID&limit=N -> EventList
-	PathDefinition = "/v1/definition"       // GET -> Definition; PUT DefinitionChange -> Reply
+	PathDefinition = "/v1/definition"       // GET ?staged=yes (what is staged, if anything is) -> Definition; PUT DefinitionChange -> Reply
 	PathDiff       = "/v1/definition/diff"  // POST DefinitionText -> Diff (a read: changes nothing)
 	PathCheck      = "/v1/definition/check" // POST DefinitionText -> CheckReport (a read)
+	PathSync       = "/v1/definition/sync"  // POST StagedRequest -> Reply: what is staged becomes active
+	PathUndo       = "/v1/definition/undo"  // POST StagedRequest -> Reply: what is staged is dropped
 	PathVerify     = "/v1/verify"           // POST VerifyRequest -> VerifyReport
 	PathExplain    = "/v1/explain"          // GET ?group=NAME&node=NAME -> Explanation
 	PathHealth     = "/v1/health"           // GET -> Health

@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // An Op is what an operator asks for.
 type Op string
 
@@ -91,12 +93,20 @@ type State struct {
 type Definition struct {
 	YAML    string `json:"yaml"`
 	Version uint64 `json:"version"`
+	// Staged says that YAML is what waits for a sync, and not the active definition; StagedBy and StagedSince are of its first
+	// change. StagedVersion is what a writer of staged changes names, also when nothing is staged.
+	Staged        bool       `json:"staged,omitempty"`
+	StagedVersion uint64     `json:"staged_version,omitempty"`
+	StagedBy      string     `json:"staged_by,omitempty"`
+	StagedSince   *time.Time `json:"staged_since,omitempty"`
 }
 
 // A DefinitionText is a text to look at.
 type DefinitionText struct {
 	YAML string `json:"yaml"`
 	File string `json:"file,omitempty"` // its name, for the faults
+	// Staged asks for what is staged instead of a text.
+	Staged bool `json:"staged,omitempty"`
 }
 
 // A DefinitionChange replaces the definition, if BaseVersion is still the active one.
@@ -107,6 +117,15 @@ type DefinitionChange struct {
 	File        string `json:"file,omitempty"`
 	Comment     string `json:"comment,omitempty"` // for the history, as "modify resource_group app_rg"
 	Force       bool   `json:"force,omitempty"`   // accept what would only be warned about
+	// Stage keeps the definition until a sync instead of making it active. StagedVersion is then the one that it was made from.
+	Stage         bool   `json:"stage,omitempty"`
+	StagedVersion uint64 `json:"staged_version,omitempty"`
+}
+
+// A StagedRequest activates or drops what is staged, if its version is still this one.
+type StagedRequest struct {
+	ID      string `json:"id"`
+	Version uint64 `json:"version"`
 }
 
 // A Diff is what a text would change.
@@ -114,8 +133,9 @@ type Diff struct {
 	Same    bool     `json:"same"`
 	Version uint64   `json:"version"` // of the definition compared with
 	Changes []Change `json:"changes,omitempty"`
-	// Effects are sentences: what would happen to running groups.
-	Effects []string `json:"effects,omitempty"`
+	// Effects are sentences: what would happen to what runs. Disruptive of them are those by which something that serves stops.
+	Effects    []string `json:"effects,omitempty"`
+	Disruptive []string `json:"disruptive,omitempty"`
 }
 
 // A Change is one difference.

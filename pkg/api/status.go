@@ -128,8 +128,11 @@ type Cluster struct {
 	Profile           string   `json:"profile,omitempty"`
 	DeadmanMode       string   `json:"deadman_mode,omitempty"`
 	DefinitionVersion uint64   `json:"definition_version"`
-	ProductVersion    string   `json:"product_version,omitempty"`
-	SettlingSeconds   float64  `json:"settling_seconds,omitempty"`
+	// Unsynced says that a staged definition waits for a sync; StagedVersion counts the changes of what is staged.
+	Unsynced        bool    `json:"unsynced,omitempty"`
+	StagedVersion   uint64  `json:"staged_version,omitempty"`
+	ProductVersion  string  `json:"product_version,omitempty"`
+	SettlingSeconds float64 `json:"settling_seconds,omitempty"`
 	// Warnings are sentences of things that the operator should know: "no further failure is survived", a waived
 	// assumption, a device that was never tested.
 	Warnings []string `json:"warnings,omitempty"`

@@ -164,9 +164,10 @@ func init() {
 			{class: "resource_group", usage: "RG[,RG]", names: namesList, run: manageGroups, attrs: []argument{timeoutAttr},
 				doc: "the cluster adopts what runs"}}},
 		{name: "sync", aliases: []string{"sy"}, doc: "synchronise the definition", operations: []operation{
-			{class: "cluster", usage: "[NAME]", names: namesOptional, run: syncCluster,
-				doc: "verify the active definition, and wait until this node has it. Here each add, modify and delete is active at once " +
-					"on all nodes, as one log entry; nothing is staged, so there is nothing to copy"}}},
+			{class: "cluster", usage: "[NAME] [VERIFY=yes] [FIX=yes] [FORCE=yes]", names: namesOptional, run: syncCluster,
+				doc: "verify what is staged on all nodes and make it active, all of it in one log entry; refused when the verification finds an error " +
+					"(FORCE=yes goes on). Where nothing is staged: verify the active definition",
+				attrs: syncAttrs}}},
 		{name: "verify", aliases: []string{"ve"}, doc: "verify the definition", operations: []operation{
 			{class: "cluster", usage: "[NAME] [FIX=yes] [FILE=path] ...", names: namesOptional, run: verifyCluster,
 				doc:   "look at all nodes and judge (clmgr help checks lists the checks); fails if there is an error that nobody has waived. -v shows remarks too",
@@ -190,10 +191,14 @@ func init() {
 		{name: "simulate", doc: "what would happen", bare: &operation{usage: "FILE | --live 'STEP'...", names: namesAll, run: simulate,
 			doc: "run a scenario file (or one step against the running cluster's own definition and state) and show the decisions; nothing is done"}},
 		{name: "export", doc: "the definition as YAML", bare: &operation{names: namesNone, run: export, doc: "print the active definition as one YAML file"}},
-		{name: "diff", doc: "what a file would change", bare: &operation{usage: "-f FILE", names: namesNone, run: diff, doc: "compare a cluster file with the active definition; nothing is changed",
+		{name: "undo", doc: "drop staged changes", bare: &operation{names: namesNone, run: undo,
+			doc: "drop what is staged; the active definition stays as it is"}},
+		{name: "diff", doc: "what is staged, or what a file would change", bare: &operation{usage: "[-f FILE]", names: namesNone, run: diff,
+			doc:     "compare what is staged, or a cluster file, with the active definition, and say what that would do to what runs; nothing is changed",
 			options: []argument{{"f", "FILE", "the cluster file; '-' is standard input"}}}},
 		{name: "apply", doc: "make a file the definition", bare: &operation{usage: "-f FILE", names: namesNone, run: apply,
-			doc:     "make a cluster file the active definition, in one step; all its faults are shown with file, line and column, and then nothing is changed",
+			doc: "make a cluster file the definition, in one step. What it adds, changes and deletes is shown first, and what stops by it; on a terminal it " +
+				"asks before something is deleted or stops (--yes does not, --plan ends there). All faults of the file are shown with line and column, and then nothing is changed",
 			options: []argument{{"f", "FILE", "the cluster file; '-' is standard input"}}, attrs: []argument{timeoutAttr}}},
 	}
 }

@@ -34,6 +34,9 @@ type command struct {
 	socket   string
 	timeout  *time.Duration
 	noWait   bool
+	stage    bool     // the change waits for a sync
+	yes      bool     // go on without asking
+	planOnly bool     // show and do nothing
 	many     []string // -M: one operation per line
 	options  map[string]string
 
@@ -267,6 +270,12 @@ func (p *parser) long(s string) error {
 			return err
 		}
 		return c.option("f", v)
+	case "stage":
+		c.stage = true
+	case "yes":
+		c.yes = true
+	case "plan":
+		c.planOnly = true
 	case "live":
 		return c.option("live", "yes")
 	default:
@@ -275,9 +284,9 @@ func (p *parser) long(s string) error {
 	return nil
 }
 
-var flagOnly = map[string]bool{"help": true, "version": true, "force": true, "no-wait": true, "verbose": true, "live": true}
+var flagOnly = map[string]bool{"help": true, "version": true, "force": true, "no-wait": true, "verbose": true, "live": true, "stage": true, "yes": true, "plan": true}
 
-var longOptions = []string{"help", "version", "force", "no-wait", "verbose", "live", "timeout", "socket", "output", "file"}
+var longOptions = []string{"help", "version", "force", "no-wait", "verbose", "live", "stage", "yes", "plan", "timeout", "socket", "output", "file"}
 
 func (c *command) setTimeout(v, what string) error {
 	d, err := cluster.ParseSeconds(v)

@@ -56,6 +56,8 @@ type session struct {
 	out    io.Writer
 	client *client.Client
 	before *api.Status // what was before a change of the definition
+	live   bool        // this change is never staged
+	staged bool        // this change was staged
 	// began is where the time for waiting counts from.
 	began time.Time
 }
@@ -226,6 +228,8 @@ func (c *command) inherit(from *command) {
 	c.force = c.force || from.force
 	c.verbose = c.verbose || from.verbose
 	c.noWait = c.noWait || from.noWait
+	c.stage = c.stage || from.stage
+	c.yes = c.yes || from.yes
 	if c.timeout == nil {
 		c.timeout = from.timeout
 	}

@@ -49,16 +49,17 @@ func (s *session) tryEdit(ctx context.Context, what string, change func(*cluster
 	if st, err := s.client.Status(ctx); err == nil && s.before == nil {
 		s.before = &st
 	}
-	d, version, err := s.definition(ctx)
+	d, now, err := s.editable(ctx)
 	if err != nil {
 		return api.Reply{}, err
 	}
+	s.staged = !s.live && (now.Staged || s.stage || d.Settings.Staged())
 	before := d.Clone()
 	if err := change(d); err != nil {
 		return api.Reply{}, err
 	}
 	if d.Equal(before) {
-		return api.Reply{Already: true, DefinitionVersion: version}, nil
+		return api.Reply{Already: true, DefinitionVersion: now.Version}, nil
 	}
 	if err := problems(d); err != nil {
 		return api.Reply{}, err
@@ -67,7 +68,8 @@ func (s *session) tryEdit(ctx context.Context, what string, change func(*cluster
 	if err != nil {
 		return api.Reply{}, fmt.Errorf("write the definition: %w", err)
 	}
-	return s.sendDefinition(ctx, what, api.DefinitionChange{YAML: string(text), BaseVersion: version, Comment: what, Force: s.force})
+	return s.sendDefinition(ctx, what, api.DefinitionChange{YAML: string(text), BaseVersion: now.Version, Comment: what, Force: s.force,
+		Stage: s.staged, StagedVersion: now.StagedVersion})
 }
 
 func (s *session) sendDefinition(ctx context.Context, what string, c api.DefinitionChange) (api.Reply, error) {
@@ -91,6 +93,9 @@ func problems(d *cluster.Definition) error {
 // changed is the end of a change of the definition: this node has it, the cluster has drawn the consequences, and no group has
 // fallen into ERROR over it.
 func (s *session) changed(ctx context.Context, what string, reply api.Reply, sentence string) error {
+	if s.staged {
+		return s.isStaged(what, reply)
+	}
 	version := reply.DefinitionVersion
 	inError := map[string]bool{}
 	if s.before != nil {
@@ -356,18 +361,25 @@ func unusable(faults []api.Fault) error {
 }
 
 func diff(ctx context.Context, s *session, t *target) error {
-	text, err := s.clusterFile(t)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
+	text := api.DefinitionText{Staged: true}
+	if _, given := s.options["f"]; given {
+		var err error
+		if text, err = s.clusterFile(t); err != nil {
+			return err
+		}
+	}
 	d, err := s.client.Diff(ctx, text)
 	if err != nil {
 		return err
 	}
 	if s.form == formJSON {
 		return writeJSON(s.out, d)
+	}
+	if text.Staged && d.Same {
+		fmt.Fprintln(s.out, "no difference: nothing is staged")
+		return nil
 	}
 	s.printDiff(d)
 	return nil
@@ -383,6 +395,9 @@ func (s *session) printDiff(d api.Diff) {
 	}
 	for _, e := range d.Effects {
 		fmt.Fprintln(s.out, printable("=> "+e))
+	}
+	for _, e := range d.Disruptive {
+		fmt.Fprintln(s.out, printable("!! "+e))
 	}
 }
 
@@ -401,29 +416,12 @@ func changeLine(c api.Change) string {
 	return fmt.Sprintf("~ %s %s: %q -> %q", object, c.Attr, c.From, c.To)
 }
 
-func apply(ctx context.Context, s *session, t *target) error {
-	text, err := s.clusterFile(t)
-	if err != nil {
-		return err
-	}
-	what := "apply -f " + text.File
-	reply, err := s.applyText(ctx, what, text)
-	if err != nil {
-		var e *api.Error
-		if errors.As(err, &e) && len(e.Faults) > 0 {
-			return unusable(e.Faults)
-		}
-		return err
-	}
-	return s.changed(ctx, what, reply, text.File+" is the active definition on all nodes")
-}
-
 // applyText replaces the definition, whatever it is then: the file says all of it, so there is nothing to merge.
 func (s *session) applyText(ctx context.Context, what string, text api.DefinitionText) (api.Reply, error) {
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		old, err := s.client.Definition(ctx)
+		old, err := s.client.Staged(ctx)
 		if err != nil {
 			if api.CodeOf(err) == api.CodeNotConfigured {
 				return api.Reply{}, fail(ExitDependency, "this node belongs to no cluster yet: found it with clmgr add cluster FILE=%s", text.File)
@@ -434,28 +432,9 @@ func (s *session) applyText(ctx context.Context, what string, text api.Definitio
 			s.before = &st
 		}
 		reply, err := s.sendDefinition(ctx, what, api.DefinitionChange{
-			YAML: text.YAML, BaseVersion: old.Version, File: text.File, Comment: what, Force: s.force})
+			YAML: text.YAML, BaseVersion: old.Version, File: text.File, Comment: what, Force: s.force, Stage: s.staged, StagedVersion: old.StagedVersion})
 		if api.CodeOf(err) != api.CodeConflict || attempt == editAttempts {
 			return reply, err
 		}
 	}
-}
-
-// syncCluster verifies and says what is active: nothing is staged here.
-func syncCluster(ctx context.Context, s *session, t *target) error {
-	if err := verifyCluster(ctx, s, t); err != nil {
-		return err
-	}
-	st, err := s.look(ctx, nil, nil)
-	if err != nil {
-		return err
-	}
-	version := st.Cluster.DefinitionVersion
-	return s.finish(ctx, t.what(), api.Reply{Index: st.Cluster.AppliedIndex}, goal{
-		missing: unsettled,
-		done: func(st *api.Status) string {
-			return fmt.Sprintf("version %d of the definition is active; it was so before: changes are active at once here, and none waits for a sync",
-				max(version, st.Cluster.DefinitionVersion))
-		},
-	})
 }

@@ -48,6 +48,8 @@ var optionHelp = [][2]string{
 	{"-D", "accepted: nothing is ever added by itself"},
 	{"--timeout T", "how long to wait for the effect: seconds, or 90s, 2m; 0: as long as it takes (default 360). The attribute TIMEOUT=T says the same"},
 	{"--no-wait", "end when the command is committed; what was not waited for is said"},
+	{"--stage", "add, modify, delete, set: the change waits for clmgr sync cluster"},
+	{"--plan, --yes", "apply: show what it would do and end; do it without asking"},
 	{"--socket PATH", "the daemon's socket (default /run/holdfast/clstrmgrd.sock, or $HOLDFAST_SOCKET)"},
 	{"--version", "the version of clmgr"},
 }

@@ -181,6 +181,7 @@ func addNode(ctx context.Context, s *session, t *target) error {
 		return err
 	}
 	what := "add node " + t.name()
+	s.live = true // only a node of the active definition can get a token
 	reply, err := s.edit(ctx, what, func(d *cluster.Definition) error { return t.class.Add(d, t.name(), s.set) })
 	if err != nil {
 		return err

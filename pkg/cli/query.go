@@ -32,7 +32,7 @@ var liveAttributes = map[string][]liveAttribute{
 		{"LOCAL_NODE", "this node", func(st *api.Status, _ string) string { return st.Cluster.LocalNode }},
 		{"DEFINITION_VERSION", "grows with each change of the definition",
 			func(st *api.Status, _ string) string { return strconv.FormatUint(st.Cluster.DefinitionVersion, 10) }},
-		{"UNSYNCED_CHANGES", "always false: changes are active at once", func(*api.Status, string) string { return "false" }},
+		{"UNSYNCED_CHANGES", "whether staged changes wait for a sync", func(st *api.Status, _ string) string { return strconv.FormatBool(st.Cluster.Unsynced) }},
 		{"AGE", "how long ago this node last knew that it knows the newest", func(st *api.Status, _ string) string { return optional(st.Cluster.AgeSeconds) }},
 		{"WARNINGS", "what the operator should know", func(st *api.Status, _ string) string { return strings.Join(st.Cluster.Warnings, "; ") }},
 	},
@@ -209,9 +209,12 @@ func appState(st *api.Status, name string) string {
 func queryObjects(ctx context.Context, s *session, t *target) error {
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
-	d, _, err := s.definition(ctx)
+	d, now, err := s.editable(ctx)
 	if err != nil {
 		return err
+	}
+	if now.Staged {
+		s.warn("staged changes wait for a sync: attributes are as staged, states as they are (clmgr diff shows what differs)")
 	}
 	st, err := s.client.Status(ctx)
 	if err != nil {

@@ -147,6 +147,28 @@ func (c *Client) Definition(ctx context.Context) (api.Definition, error) {
 	return get[api.Definition](ctx, c, api.PathDefinition, nil)
 }
 
+// Staged reads what waits for a sync; if nothing does, the active definition.
+func (c *Client) Staged(ctx context.Context) (api.Definition, error) {
+	return get[api.Definition](ctx, c, api.PathDefinition, url.Values{"staged": {"yes"}})
+}
+
+// Sync makes what is staged active; an empty id is filled.
+func (c *Client) Sync(ctx context.Context, r api.StagedRequest) (api.Reply, error) {
+	return c.staged(ctx, api.PathSync, r)
+}
+
+// Undo drops what is staged; an empty id is filled.
+func (c *Client) Undo(ctx context.Context, r api.StagedRequest) (api.Reply, error) {
+	return c.staged(ctx, api.PathUndo, r)
+}
+
+func (c *Client) staged(ctx context.Context, path string, r api.StagedRequest) (api.Reply, error) {
+	if r.ID == "" {
+		r.ID = NewID()
+	}
+	return send[api.Reply](ctx, c, http.MethodPost, path, r)
+}
+
 // SetDefinition replaces it; an empty id is filled.
 func (c *Client) SetDefinition(ctx context.Context, d api.DefinitionChange) (api.Reply, error) {
 	if d.ID == "" {

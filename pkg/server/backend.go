@@ -38,7 +38,8 @@ type Reader interface {
 	// Events lists up to limit events with an id above since, oldest first. since = 0 with a limit lists the newest ones.
 	Events(since uint64, limit int) (api.EventList, error)
 	// Definition is the whole of it, secrets of fence devices included; the server masks them for all but administrators.
-	Definition() (api.Definition, error)
+	// With staged it is what waits for a sync, if anything does.
+	Definition(staged bool) (api.Definition, error)
 	// Diff and Check look at a text and change nothing.
 	Diff(ctx context.Context, text api.DefinitionText) (api.Diff, error)
 	Check(ctx context.Context, text api.DefinitionText) (api.CheckReport, error)
@@ -54,6 +55,9 @@ type Reader interface {
 type Writer interface {
 	Do(ctx context.Context, who api.Caller, r api.Request) (api.Reply, error)
 	SetDefinition(ctx context.Context, who api.Caller, c api.DefinitionChange) (api.Reply, error)
+	// Sync makes what is staged active, Undo drops it.
+	Sync(ctx context.Context, who api.Caller, r api.StagedRequest) (api.Reply, error)
+	Undo(ctx context.Context, who api.Caller, r api.StagedRequest) (api.Reply, error)
 }
 
 // Membership founds, joins and leaves clusters.

@@ -47,6 +47,8 @@ func (s *Server) routes() []route {
 		{"POST " + api.PathCheck, api.RoleView, api.MaxDefinition, false, (*call).check},
 		{"POST " + api.PathVerify, api.RoleOperate, api.MaxDefinition, true, (*call).verify},
 		{"PUT " + api.PathDefinition, api.RoleAdmin, api.MaxDefinition, true, (*call).setDefinition},
+		{"POST " + api.PathSync, api.RoleAdmin, api.MaxBody, true, (*call).sync},
+		{"POST " + api.PathUndo, api.RoleAdmin, api.MaxBody, true, (*call).undo},
 		{"POST " + api.PathRequests, api.RoleOperate, api.MaxBody, true, (*call).request},
 		{"POST " + api.PathCluster, api.RoleAdmin, api.MaxDefinition, true, (*call).createCluster},
 		{"DELETE " + api.PathCluster, api.RoleAdmin, 0, true, (*call).leave},
@@ -230,7 +232,7 @@ func (c *call) health() (any, error) { return c.s.cfg.Backend.Health(), nil }
 func (c *call) state() (any, error) { return c.s.cfg.Backend.State() }
 
 func (c *call) definition() (any, error) {
-	d, err := c.s.cfg.Backend.Definition()
+	d, err := c.s.cfg.Backend.Definition(c.r.URL.Query().Get("staged") == "yes")
 	if err != nil || c.who.Role.Allows(api.RoleAdmin) {
 		return d, err
 	}
@@ -289,12 +291,37 @@ func (c *call) setDefinition() (any, error) {
 		return nil, err
 	}
 	c.note = fmt.Sprintf("definition on base %d: %s", d.BaseVersion, bounded(d.Comment, 200))
+	if d.Stage {
+		c.note = "staged " + c.note
+	}
 	if err := checkID(d.ID); err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.bounds()
 	defer cancel()
 	return c.s.cfg.Backend.SetDefinition(ctx, c.who, d)
+}
+
+func (c *call) sync() (any, error) {
+	return c.staged("activate", c.s.cfg.Backend.Sync)
+}
+
+func (c *call) undo() (any, error) {
+	return c.staged("drop", c.s.cfg.Backend.Undo)
+}
+
+func (c *call) staged(what string, do func(context.Context, api.Caller, api.StagedRequest) (api.Reply, error)) (any, error) {
+	var r api.StagedRequest
+	if err := c.body(&r); err != nil {
+		return nil, err
+	}
+	c.note = fmt.Sprintf("%s version %d of the staged definition", what, r.Version)
+	if err := checkID(r.ID); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bounds()
+	defer cancel()
+	return do(ctx, c.who, r)
 }
 
 func (c *call) request() (any, error) {

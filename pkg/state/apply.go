@@ -54,6 +54,10 @@ func (t *tx) apply(c *Command) {
 		t.create(c.Create)
 	case c.SetDefinition != nil:
 		t.setDefinition(c.SetDefinition)
+	case c.Stage != nil:
+		t.stage(c.Stage)
+	case c.Activate != nil:
+		t.activate(c.Activate)
 	case c.SetMember != nil:
 		t.setMember(c.SetMember)
 	case c.NewEpoch != nil:

@@ -29,12 +29,76 @@ func (t *tx) setDefinition(c *SetDefinition) {
 		t.refuse("the definition was changed in the meantime: this change was made from version %d, the newest is %d", c.Base, t.s.DefinitionVersion)
 		return
 	}
+	if s := t.s.Staged; s != nil {
+		// It was made from a definition that would then be gone, and its sync would undo this change.
+		t.refuse("changes are staged since %s by %s: sync or undo them first", s.Since.UTC().Format("2006-01-02 15:04"), orSomebody(s.By))
+		return
+	}
 	if why := t.s.unsafeDefinition(c.Definition); why != "" {
 		t.refuse("%s", why)
 		return
 	}
 	t.install(c.Definition)
 	t.event(EventConfiguration, "", "", "definition version %d is active", t.s.DefinitionVersion)
+}
+
+func orSomebody(by string) string {
+	if by == "" {
+		return "somebody"
+	}
+	return by
+}
+
+// stage keeps a definition, or drops the one that is kept. Neither touches what nodes and groups are judged by.
+func (t *tx) stage(c *Stage) {
+	switch {
+	case t.s.Definition == nil:
+		t.refuse("there is no cluster yet")
+		return
+	case c.Version != t.s.StagedVersion:
+		t.refuse("what is staged was changed in the meantime: this change was made from version %d of it, the newest is %d", c.Version, t.s.StagedVersion)
+		return
+	case c.Definition == nil && t.s.Staged == nil:
+		t.refuse("nothing is staged")
+		return
+	}
+	t.s.StagedVersion++
+	if c.Definition == nil {
+		t.s.Staged = nil
+		t.event(EventStaged, "", "", "the staged changes are dropped; version %d of the definition stays active", t.s.DefinitionVersion)
+		return
+	}
+	next := &Staged{Definition: c.Definition, Base: t.s.DefinitionVersion, Since: t.at(), By: t.e.Command.By}
+	if old := t.s.Staged; old != nil {
+		next.Base, next.Since = old.Base, old.Since
+	}
+	t.s.Staged = next
+	t.event(EventStaged, "", "", "changes are staged; version %d of the definition stays active until a sync", t.s.DefinitionVersion)
+}
+
+// activate is the one entry that makes the staged definition active. While one is staged no other change is taken, so it was made
+// from the active one; the check of its base repeats that.
+func (t *tx) activate(c *Activate) {
+	s := t.s.Staged
+	switch {
+	case s == nil:
+		t.refuse("nothing is staged")
+		return
+	case c.Version != t.s.StagedVersion:
+		t.refuse("what is staged was changed in the meantime: version %d of it was verified, the newest is %d", c.Version, t.s.StagedVersion)
+		return
+	case s.Base != t.s.DefinitionVersion:
+		t.refuse("what is staged was made from version %d of the definition, the newest is %d: undo it", s.Base, t.s.DefinitionVersion)
+		return
+	}
+	if why := t.s.unsafeDefinition(s.Definition); why != "" {
+		t.refuse("%s", why)
+		return
+	}
+	t.s.Staged = nil
+	t.s.StagedVersion++
+	t.install(s.Definition)
+	t.event(EventConfiguration, "", "", "definition version %d is active, by a sync", t.s.DefinitionVersion)
 }
 
 // unsafeDefinition says what a new definition would hide or double; empty if nothing.

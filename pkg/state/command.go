@@ -30,6 +30,8 @@ type Command struct {
 
 	Create        *Create        `json:"create,omitempty"`
 	SetDefinition *SetDefinition `json:"set_definition,omitempty"`
+	Stage         *Stage         `json:"stage,omitempty"`
+	Activate      *Activate      `json:"activate,omitempty"`
 	SetMember     *SetMember     `json:"set_member,omitempty"`
 	NewEpoch      *NewEpoch      `json:"new_epoch,omitempty"`
 	NodeBoot      *NodeBoot      `json:"node_boot,omitempty"`
@@ -87,6 +89,19 @@ type Create struct {
 type SetDefinition struct {
 	Base       uint64              `json:"base"` // State.DefinitionVersion that it was made from
 	Definition *cluster.Definition `json:"definition"`
+}
+
+// Stage replaces what waits for a sync, or with no definition drops it (undo). It has no effect on nodes or groups. Refused: a
+// Version that is not State.StagedVersion (somebody else has staged or synced meanwhile); a drop of nothing.
+type Stage struct {
+	Version    uint64              `json:"version"`
+	Definition *cluster.Definition `json:"definition,omitempty"`
+}
+
+// Activate makes the staged definition the active one: all of it, in this one entry. Refused: a Version that is not the staged
+// one's, so that what becomes active is what was verified; and whatever SetDefinition refuses.
+type Activate struct {
+	Version uint64 `json:"version"`
 }
 
 // SetMember ties a node of the definition to its raft server id. A new id for a known node is a wiped node that rejoined.

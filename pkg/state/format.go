@@ -10,12 +10,19 @@ func (c *Command) Needs() int {
 		return definitionNeeds(c.Create.Definition)
 	case c.SetDefinition != nil:
 		return definitionNeeds(c.SetDefinition.Definition)
+	case c.Stage != nil, c.Activate != nil:
+		return 2
 	}
 	return 1
 }
 
 // needs is the oldest format in which the state can be written.
-func (s *State) needs() int { return definitionNeeds(s.Definition) }
+func (s *State) needs() int {
+	if s.Staged != nil || s.StagedVersion != 0 {
+		return 2
+	}
+	return definitionNeeds(s.Definition)
+}
 
 func definitionNeeds(d *cluster.Definition) int {
 	if d == nil {

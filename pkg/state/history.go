@@ -48,7 +48,8 @@ const (
 	EventEpoch                      = "forced_configuration"
 	EventConfigTooLong              = "config_too_long"
 	EventForeignResource            = "foreign_resource" // found running where the log gives it to another node
-	EventVerification               = "verification"     // what a verification by the cluster itself found or lost
+	EventStaged                     = "reconfig_staged"
+	EventVerification               = "verification" // what a verification by the cluster itself found or lost
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64

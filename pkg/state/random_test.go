@@ -309,6 +309,14 @@ func (w *randomWorld) random() Command {
 		if r.IntN(3) == 0 {
 			d.ResourceGroups[2].Startup = []cluster.Startup{cluster.OnlineOnAllAvailable, cluster.OnlineOnHomeNode}[r.IntN(2)]
 		}
+		switch {
+		case w.s.Staged != nil && r.IntN(2) == 0:
+			return Command{Activate: &Activate{Version: w.s.StagedVersion}}
+		case w.s.Staged != nil && r.IntN(3) == 0:
+			return Command{Stage: &Stage{Version: w.s.StagedVersion}}
+		case w.s.Staged != nil || r.IntN(3) == 0:
+			return Command{Stage: &Stage{Version: w.s.StagedVersion, Definition: &d}}
+		}
 		return Command{SetDefinition: &SetDefinition{Base: w.s.DefinitionVersion, Definition: &d}}
 	}
 }

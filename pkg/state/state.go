@@ -12,7 +12,7 @@ import (
 // the oldest that can say what is to be said (format.go), so that nodes of two versions go on together.
 //
 //	1  the first
-//	2  definitions with methods, waivers, and settings of the verification and of staging
+//	2  definitions with methods, waivers, and settings of the verification and of staging; staged definitions
 const Format = 2
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which
@@ -32,6 +32,11 @@ type State struct {
 	Definition        *cluster.Definition `json:"definition,omitempty"`
 	DefinitionVersion uint64              `json:"definition_version"` // raised by each accepted SetDefinition
 
+	// Staged waits for a sync; nil: nothing does. StagedVersion is raised by each Stage and Activate, and by nothing else: who
+	// stages, syncs or undoes names the version that he has seen.
+	Staged        *Staged `json:"staged,omitempty"`
+	StagedVersion uint64  `json:"staged_version,omitempty"`
+
 	Nodes map[string]*Node `json:"nodes,omitempty"`
 	// Retired keeps the last incarnation of nodes that were removed: a node of that name is numbered on from there, so that what
 	// comes late about the old one stays late.
@@ -48,6 +53,14 @@ type State struct {
 
 // New is the state before the first entry.
 func New() *State { return &State{Format: Format} }
+
+// A Staged definition waits for a sync. Nothing acts on it.
+type Staged struct {
+	Definition *cluster.Definition `json:"definition"`
+	Base       uint64              `json:"base"`  // the active version from which the first change was made
+	Since      time.Time           `json:"since"` // of the first change
+	By         string              `json:"by,omitempty"`
+}
 
 // Services says what the cluster services of a node are doing.
 type Services string

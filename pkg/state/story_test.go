@@ -72,7 +72,7 @@ func story(commands []func(*State) Command, used map[string]bool) string {
 		s, r = Apply(s, Entry{Index: uint64(i + 1), Term: 3, Command: &c})
 		body, _ := json.Marshal(c)
 		text, _ := strings.CutPrefix(string(body), fmt.Sprintf(`{"at":%q,`, c.At.Format(time.RFC3339)))
-		if c.SetDefinition != nil || c.Create != nil {
+		if c.SetDefinition != nil || c.Create != nil || c.Stage != nil && c.Stage.Definition != nil {
 			text = "..."
 		}
 		fmt.Fprintf(&b, "%d %s %s\n", i+1, c.Kind(), text)
@@ -97,12 +97,12 @@ func changes(a, b *State) []string {
 	x, y := flatten(a), flatten(b)
 	var out []string
 	for k, v := range y {
-		if x[k] != v && k != "index" && k != "term" && !strings.HasPrefix(k, "definition.") {
+		if x[k] != v && k != "index" && k != "term" && !strings.HasPrefix(k, "definition.") && !strings.HasPrefix(k, "staged.definition.") {
 			out = append(out, k+": "+v)
 		}
 	}
 	for k := range x {
-		if _, ok := y[k]; !ok && !strings.HasPrefix(k, "definition.") {
+		if _, ok := y[k]; !ok && !strings.HasPrefix(k, "definition.") && !strings.HasPrefix(k, "staged.definition.") {
 			out = append(out, k+": gone")
 		}
 	}
@@ -180,7 +180,17 @@ func storyCommands() map[string][]func(*State) Command {
 		services(StartAuto, ""),
 	}
 	with := func(more ...func(*State) Command) []func(*State) Command { return append(slices.Clone(begin), more...) }
+	other := d.Clone()
+	other.ResourceGroups = append(other.ResourceGroups, cluster.ResourceGroup{Name: "new", Nodes: []string{"n1"}})
+	less := d.Clone()
+	less.ResourceGroups = less.ResourceGroups[1:]
 	return map[string][]func(*State) Command{
+		"staging": with(
+			do(Command{Stage: &Stage{}}), do(Command{Activate: &Activate{}}), do(Command{By: "root", Stage: &Stage{Definition: other}}),
+			do(Command{Stage: &Stage{Definition: less}}), do(Command{SetDefinition: &SetDefinition{Base: 1, Definition: less}}), do(Command{Activate: &Activate{Version: 7}}),
+			do(Command{Activate: &Activate{Version: 1}}), do(Command{Stage: &Stage{Version: 2, Definition: less}}), do(Command{Stage: &Stage{Version: 3}}),
+			arm("n1", 1), start("a", "n1"), do(Command{Stage: &Stage{Version: 4, Definition: less}}), do(Command{Activate: &Activate{Version: 5}}),
+		),
 		"group": with(
 			arm("n1", 1), start("a", "n1"), says("a", "n1", OutcomeOnline), says("a", "n1", OutcomeOnline), start("a", "n2"),
 			do(Command{Acquire: &Acquire{Group: "a", Node: "n9", Incarnation: 1}}), do(Command{Acquire: &Acquire{Group: "x", Node: "n1", Incarnation: 1}}),

@@ -130,3 +130,9 @@ func (s *State) definition(group string) *cluster.ResourceGroup {
 	}
 	return s.Definition.Group(group)
 }
+
+// Applied reports whether a command of this id was applied, as far back as the log remembers.
+func (s *State) Applied(id string) bool {
+	_, ok := s.appliedBefore(id)
+	return ok
+}

@@ -26,7 +26,8 @@ type ledger struct {
 	lastGen  uint64
 	versions map[string][]version // of a group's holders
 	def      *cluster.Definition
-	online   map[hold]bool // group on node, generation
+	staged   *cluster.Definition // waits for an activation
+	online   map[hold]bool       // group on node, generation
 
 	lastOnline map[string]time.Duration // of a group: when it was last seen online before something of it changed
 }
@@ -76,6 +77,10 @@ func (b *ledger) entry(e *entry, before *state.State) {
 		b.def = c.Create.Definition
 	case c.SetDefinition != nil:
 		b.def = c.SetDefinition.Definition
+	case c.Stage != nil:
+		b.staged = c.Stage.Definition
+	case c.Activate != nil:
+		b.def, b.staged = b.staged, nil
 	case c.NodeBoot != nil:
 		b.nodeBoot(c.NodeBoot, r)
 	case c.Armed != nil:

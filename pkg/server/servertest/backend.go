@@ -30,6 +30,8 @@ type Backend struct {
 	changed  chan struct{}
 	yaml     string
 	version  uint64
+	staged   string
+	stagedAt uint64
 	events   []api.Event
 	requests []api.Request
 	replies  map[string]api.Reply
@@ -136,13 +138,50 @@ func (b *Backend) Events(since uint64, limit int) (api.EventList, error) {
 }
 
 // Definition is the text.
-func (b *Backend) Definition() (api.Definition, error) {
+func (b *Backend) Definition(staged bool) (api.Definition, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.yaml == "" {
 		return api.Definition{}, api.Errorf(api.CodeNotConfigured, "this node belongs to no cluster")
 	}
-	return api.Definition{YAML: b.yaml, Version: b.version}, nil
+	d := api.Definition{YAML: b.yaml, Version: b.version, StagedVersion: b.stagedAt}
+	if staged && b.staged != "" {
+		d.YAML, d.Staged = b.staged, true
+	}
+	return d, nil
+}
+
+// Sync makes the staged text the definition.
+func (b *Backend) Sync(_ context.Context, _ api.Caller, r api.StagedRequest) (api.Reply, error) {
+	return b.endStaging(r, true)
+}
+
+// Undo drops the staged text.
+func (b *Backend) Undo(_ context.Context, _ api.Caller, r api.StagedRequest) (api.Reply, error) {
+	return b.endStaging(r, false)
+}
+
+func (b *Backend) endStaging(r api.StagedRequest, activate bool) (api.Reply, error) {
+	b.mu.Lock()
+	if b.staged == "" || r.Version != b.stagedAt {
+		b.mu.Unlock()
+		return api.Reply{Refused: "what is staged was changed in the meantime"}, nil
+	}
+	if activate {
+		b.yaml = b.staged
+		b.version++
+	}
+	b.staged = ""
+	b.stagedAt++
+	version := b.version
+	b.mu.Unlock()
+	var index uint64
+	b.Change(func(st *api.Status) {
+		st.Cluster.AppliedIndex++
+		st.Cluster.DefinitionVersion, st.Cluster.Unsynced = version, false
+		index = st.Cluster.AppliedIndex
+	})
+	return api.Reply{Index: index, DefinitionVersion: version}, nil
 }
 
 // Diff asks the hook.
@@ -213,6 +252,14 @@ func (b *Backend) SetDefinition(_ context.Context, who api.Caller, c api.Definit
 		if r, err := b.OnDefinition(who, c); err != nil || r.Refused != "" {
 			return r, err
 		}
+	}
+	if c.Stage {
+		b.mu.Lock()
+		b.staged = c.YAML
+		b.stagedAt++
+		b.mu.Unlock()
+		b.Change(func(st *api.Status) { st.Cluster.Unsynced = true })
+		return api.Reply{DefinitionVersion: c.BaseVersion}, nil
 	}
 	version, err := b.replace(c)
 	if err != nil {
