@@ -250,7 +250,7 @@ func TestTimingsChange(t *testing.T) {
 					from, to := c[i%2], c[1-i%2]
 					r.options.profile = to
 					a := r.anyAgent()
-					d, err := a.Definition()
+					d, err := a.Definition(false)
 					must(t, err)
 					_, err = a.SetDefinition(context.Background(), operator, api.DefinitionChange{YAML: r.definition(), BaseVersion: d.Version})
 					must(t, err)
