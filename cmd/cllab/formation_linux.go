@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -140,6 +141,11 @@ func form(ctx context.Context, c lab.Client, cfg *lab.Config, clusterFile string
 			return fmt.Errorf("let %s join: %w", t.Node, err)
 		}
 	}
+	if cfg.Nodes == 2 && clusterFile == "" || strings.Contains(string(text), "repositories:") {
+		if err := formatRepository(ctx, c, string(text), progress); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(progress, "node1: clmgr online cluster")
 	if _, err := output(ctx, c, "node1", []string{"clmgr", "online", "cluster"}); err != nil {
 		return fmt.Errorf("bring the cluster online: %w", err)
@@ -169,8 +175,37 @@ func clusterText(cfg *lab.Config) string {
 		}
 		fmt.Fprintf(&b, "fence_devices:\n  - {name: power, agent: %s, nodes: [%s], timeout: 5s}\n", binPoint+"/fence_cllab", strings.Join(names, ", "))
 	}
+	if cfg.Nodes == 2 {
+		fmt.Fprintf(&b, "repositories:\n  - {name: %s, device: %s}\n", labRepository, labVolume)
+	}
 	fmt.Fprintf(&b, "settings:\n  profile: %s\n", cfg.Profile)
 	return b.String()
+}
+
+// The repository volume of a lab of two nodes: a file in the directory that all nodes share, as one on a shared file system.
+const (
+	labRepository = "repo"
+	labVolume     = "/shared/repository.vol"
+	labVolumeSize = 64 << 20
+)
+
+// formatRepository makes the file of the repository volume and has it formatted.
+func formatRepository(ctx context.Context, c lab.Client, text string, progress io.Writer) error {
+	if !strings.Contains(text, labVolume) {
+		return nil // the user's own
+	}
+	f, err := os.OpenFile(filepath.Join(c.Dir, lab.SharedDir, filepath.Base(labVolume)), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the repository volume: %w", err)
+	}
+	if err := errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, labVolumeSize), f.Close()); err != nil {
+		return fmt.Errorf("make the repository volume: %w", err)
+	}
+	fmt.Fprintf(progress, "node1: clmgr -f format repository %s\n", labRepository)
+	if _, err := output(ctx, c, "node1", []string{"clmgr", "-f", "format", "repository", labRepository}); err != nil {
+		return fmt.Errorf("format the repository volume: %w", err)
+	}
+	return nil
 }
 
 // output runs a command in a node and returns what it wrote to its standard output. A failure carries what it wrote in all.

@@ -36,6 +36,9 @@ func main() {
 }
 
 func run(args []string, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "voter" {
+		return runVoter(args[1:], stderr)
+	}
 	fs := flag.NewFlagSet("clstrmgrd", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	file := fs.String("config", "/etc/holdfast/node.yaml", "the node file")
@@ -63,21 +66,21 @@ func run(args []string, stderr io.Writer) int {
 	if *check {
 		return exitOK
 	}
-	log, closeLog, err := openLog(node)
+	log, closeLog, err := openLog(node, "clstrmgr.debug")
 	if err != nil {
 		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
 		return exitError
 	}
 	defer closeLog()
-	return serve(node, log, stderr)
+	return serve(*file, node, log, stderr)
 }
 
-func serve(node *config.Node, log *slog.Logger, stderr io.Writer) int {
+func serve(file string, node *config.Node, log *slog.Logger, stderr io.Writer) int {
 	// The live heap is a few MiB: fewer collections cost less than what they would save.
 	debug.SetGCPercent(200)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	a, err := agent.New(agent.Options{Node: node, Version: version, Logger: log, Metrics: metrics.New(version),
+	a, err := agent.New(agent.Options{Node: node, NodeFile: file, Version: version, Logger: log, Metrics: metrics.New(version),
 		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
 		Exit: func(reason string) {
 			log.Error("the daemon ends at once", "reason", reason)
@@ -101,9 +104,9 @@ const (
 	logKeep = 7
 )
 
-// openLog writes the structured log to log/clstrmgr.debug below the log directory.
-func openLog(node *config.Node) (*slog.Logger, func(), error) {
-	f, err := agent.OpenLogFile(filepath.Join(node.LogDir, "log", "clstrmgr.debug"), logSize, logKeep)
+// openLog writes the structured log to log/NAME below the log directory.
+func openLog(node *config.Node, name string) (*slog.Logger, func(), error) {
+	f, err := agent.OpenLogFile(filepath.Join(node.LogDir, "log", name), logSize, logKeep)
 	if err != nil {
 		return nil, nil, err
 	}

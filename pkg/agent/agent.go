@@ -29,6 +29,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/metrics"
 	"github.com/holdfast-ha/holdfast/pkg/peer"
+	"github.com/holdfast-ha/holdfast/pkg/repository"
 	"github.com/holdfast-ha/holdfast/pkg/server"
 	"github.com/holdfast-ha/holdfast/pkg/verify"
 	"github.com/holdfast-ha/holdfast/pkg/verify/collect"
@@ -76,7 +77,11 @@ type Options struct {
 	// Inspect looks at this node for a verification.
 	Inspect func(context.Context, collect.Options) *verify.Facts
 	Exit    func(reason string)
-	Ready   func() // called when the local door is open
+	// NodeFile is the path of the node file, for the repository voter's process.
+	NodeFile     string
+	StartVoter   func(context.Context, VoterOptions) (VoterProc, error)
+	FormatVolume func(repository.FormatOptions) (repository.UUID, error)
+	Ready        func() // called when the local door is open
 
 	instance string
 }
@@ -140,6 +145,12 @@ func New(opt Options) (*Agent, error) {
 		opt.ListenLocal = func() (net.Listener, error) {
 			return server.ListenLocal(filepath.Join(opt.Node.RunDir, "clstrmgrd.sock"), access())
 		}
+	}
+	if opt.StartVoter == nil {
+		opt.StartVoter = startVoterChild(opt.NodeFile)
+	}
+	if opt.FormatVolume == nil {
+		opt.FormatVolume = repository.Format
 	}
 	if opt.WatchLinks == nil {
 		opt.WatchLinks = links

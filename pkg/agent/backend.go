@@ -230,7 +230,7 @@ func (a *Agent) Check(_ context.Context, text api.DefinitionText) (api.CheckRepo
 		if len(r.Faults) == 0 {
 			r.Faults = []api.Fault{{File: text.File, Message: e.Message}}
 		}
-	} else if len(d.Nodes) == 2 {
+	} else if d.Undecided() {
 		r.Faults = []api.Fault{{File: text.File, Key: "nodes", Message: cluster.TwoNodeSentence}}
 	} else {
 		r.Warnings = warningsOf(d)

@@ -178,8 +178,7 @@ func (r refusal) Error() string { return string(r) }
 
 // callLeader calls the current leader, or itself when this node leads. It returns whom it asked.
 func (m *member) callLeader(ctx context.Context, method string, req, out any, local func() any) (string, error) {
-	leader, _ := m.raft.Leader()
-	node := nodeOfServer(leader)
+	node := m.leaderNode()
 	if node == "" {
 		return "", errNoLeader
 	}
@@ -210,15 +209,26 @@ func (m *member) callNode(ctx context.Context, node, method string, req, out any
 
 // otherLeader is the leader as far as this node knows, "?" if it knows none or itself.
 func (m *member) otherLeader() string {
-	leader, _ := m.raft.Leader()
-	if node := nodeOfServer(leader); node != "" && node != m.name {
+	if node := m.leaderNode(); node != "" && node != m.name {
 		return node
 	}
 	return "?"
 }
 
+// leaderNode is the node that leads as far as this one knows, "" if none does. The repository voter leads nobody: it is handing over.
+func (m *member) leaderNode() string {
+	leader, _ := m.raft.Leader()
+	if node := nodeOfServer(leader); node != cluster.RepositoryVoter {
+		return node
+	}
+	return ""
+}
+
 // nodeOfServer is the node's name in a raft server id, as identity.NewRaftID makes them.
 func nodeOfServer(id string) string {
+	if uuid, ok := strings.CutPrefix(id, repositoryPrefix); ok && len(uuid) == 36 {
+		return cluster.RepositoryVoter
+	}
 	if i := strings.LastIndexByte(id, '-'); i > 0 {
 		return id[:i]
 	}

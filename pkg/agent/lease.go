@@ -113,8 +113,7 @@ func (m *member) takeGrant(dm Deadman, r deadman.Request, g *lease.Grant) {
 
 // askLease sends the request to the leader, which may be this node.
 func (m *member) askLease(ctx context.Context, req lease.Request) (leaseAnswer, error) {
-	leader, _ := m.raft.Leader()
-	node := nodeOfServer(leader)
+	node := m.leaderNode()
 	if node == "" {
 		node = m.whomToAsk()
 	}
@@ -179,8 +178,7 @@ func (m *member) serveLease(ctx context.Context, from string, body []byte) ([]by
 func (m *member) grantLease(ctx context.Context, from string, req lease.Request) leaseAnswer {
 	lead := m.leading()
 	if lead == nil {
-		leader, _ := m.raft.Leader()
-		if node := nodeOfServer(leader); node != "" && node != m.name {
+		if node := m.leaderNode(); node != "" && node != m.name {
 			return leaseAnswer{Leader: node}
 		}
 		return leaseAnswer{Leader: "?"}

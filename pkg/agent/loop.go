@@ -237,16 +237,16 @@ func (m *member) noteElection() {
 
 // tickDetector feeds the detector with what raft knows, and notes the reasons of its changes. It ends a pass of the detector.
 func (m *member) tickDetector(now lease.Instant) (news bool) {
-	leader, _ := m.raft.Leader()
+	leader := m.leaderNode()
 	ago, heard := m.raft.LastContact()
 	followers := m.raft.Followers()
 	m.detMu.Lock()
 	defer m.detMu.Unlock()
-	if node := nodeOfServer(leader); heard && node != "" && node != m.name {
-		m.det.Observe(node, detector.PathRaft, now.Add(-ago))
+	if heard && leader != "" && leader != m.name {
+		m.det.Observe(leader, detector.PathRaft, now.Add(-ago))
 	}
 	for id, f := range followers {
-		if f.Contact != 0 {
+		if f.Contact != 0 && nodeOfServer(id) != cluster.RepositoryVoter {
 			m.det.Observe(nodeOfServer(id), detector.PathRaft, f.Contact)
 		}
 	}
@@ -264,9 +264,9 @@ func (m *member) tickDetector(now lease.Instant) (news bool) {
 func (m *member) followPass(now lease.Instant) {
 	n := &m.loop
 	ago, ok := m.raft.LastContact()
-	leader, _ := m.raft.Leader()
-	if node := nodeOfServer(leader); node != "" && node != m.name {
-		m.lastLeader.Store(&node)
+	leader := m.leaderNode()
+	if leader != "" && leader != m.name {
+		m.lastLeader.Store(&leader)
 	}
 	if !ok || leader == "" || !m.raft.Voter() || ago < hurryAfter(m.params()) {
 		n.suspectLeader, n.hurried = 0, false
@@ -274,20 +274,20 @@ func (m *member) followPass(now lease.Instant) {
 	}
 	if n.suspectLeader == 0 {
 		n.suspectLeader = now
-		m.look(nodeOfServer(leader))
+		m.look(leader)
 	}
 	// Staggered by rank, so that two followers do not split the vote.
 	if n.hurried || now.Sub(n.suspectLeader) < stagger(m.raft.Configuration(), nodeOfServer(leader), m.name) {
 		return
 	}
 	m.detMu.Lock()
-	silent, known := m.det.Silent(nodeOfServer(leader), now)
+	silent, known := m.det.Silent(leader, now)
 	m.detMu.Unlock()
 	if known && silent < hurryAfter(m.params()) {
 		return // it still speaks on another path
 	}
 	n.hurried = true
-	m.log.Info("the leader is silent on all paths: an election is hurried", "leader", nodeOfServer(leader), "silent", ago)
+	m.log.Info("the leader is silent on all paths: an election is hurried", "leader", leader, "silent", ago)
 	if err := m.raft.Hurry(); err != nil {
 		m.log.Debug("hurry the election", "error", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -40,6 +41,7 @@ const (
 	rpcPing    = "ping"
 	rpcInspect = "inspect"
 	rpcRepair  = "repair"
+	rpcCard    = "card"
 
 	rpcRemember = "remember"
 )
@@ -89,6 +91,9 @@ type member struct {
 	verifying sync.Mutex       // one verification at a time is asked for by this node
 	verified  api.VerifyReport // the last one of drift; under verifying
 	deadmanIs atomic.Pointer[deadmanView]
+	repo      repoState
+	repoDown  atomic.Int32 // networks that this node has lost
+	closing   atomic.Bool
 
 	detMu sync.Mutex
 	det   *detector.Detector
@@ -176,6 +181,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcAdmit, m.serveAdmit)
 	m.links.Handle(rpcInspect, m.serveInspect)
 	m.links.Handle(rpcRepair, m.serveRepair)
+	m.links.Handle(rpcCard, m.serveCard)
 }
 
 func (m *member) openLog() error {
@@ -202,6 +208,7 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.keepDeadman(ctx) })
 	m.work.Go(func() { m.watchLeadership(ctx) })
 	m.work.Go(func() { m.watchLinks(ctx) })
+	m.work.Go(func() { m.keepVoter(ctx) })
 	m.work.Go(func() { m.trimOutputs(ctx) })
 	m.work.Go(func() { m.keepMeasuring(ctx) })
 	m.work.Go(func() { m.keepVerifying(ctx) })
@@ -214,6 +221,8 @@ func (m *member) start(ctx context.Context) {
 // close ends this node's part without stopping any group: what runs here goes on, under the deadman's eye.
 func (m *member) close() {
 	if m.stop != nil {
+		m.closing.Store(true)
+		m.endVoter()
 		m.handOver()
 		m.stop(errors.New("the daemon stops"))
 		<-m.loopDone
@@ -266,6 +275,9 @@ func (m *member) loopAlive() bool {
 
 // heard notes that a node was heard on a path. Any goroutine.
 func (m *member) heard(node string, path detector.Path) {
+	if node == cluster.RepositoryVoter {
+		return
+	}
 	m.detMu.Lock()
 	m.det.Observe(node, path, m.clock.Now())
 	m.detMu.Unlock()
@@ -300,6 +312,9 @@ func (m *member) deadmanMode(view *state.State) lease.Mode {
 
 // addressesOf gives a member's addresses for the links, by the newest definition, or by what was learned at the join.
 func (m *member) addressesOf(node string) ([]string, bool) {
+	if node == cluster.RepositoryVoter {
+		return m.voterAddresses()
+	}
 	if d := m.view().Definition; d != nil {
 		n := d.Node(node)
 		if n == nil {
@@ -309,6 +324,28 @@ func (m *member) addressesOf(node string) ([]string, bool) {
 	}
 	addrs, ok := (*m.friends.Load())[node]
 	return addrs, ok
+}
+
+// voterAddresses is where the repository voter may be: on any node. Only its present host accepts.
+func (m *member) voterAddresses() ([]string, bool) {
+	port := fmt.Sprint(m.opt.Node.VoterPort)
+	var out []string
+	if d := m.view().Definition; d != nil {
+		for i := range d.Nodes {
+			out = append(out, dialAddresses(d, &d.Nodes[i], port)...)
+		}
+		return out, len(d.Repositories) > 0
+	}
+	// The log is not open yet, or behind: whoever proves to be the voter is one.
+	friends := *m.friends.Load()
+	for _, name := range sortedKeys(friends) {
+		for _, a := range friends[name] {
+			if host, _, err := net.SplitHostPort(a); err == nil {
+				out = append(out, net.JoinHostPort(host, port))
+			}
+		}
+	}
+	return out, len(out) > 0
 }
 
 func (m *member) port() string { return fmt.Sprint(m.opt.Node.Port) }
@@ -347,19 +384,27 @@ func (m *member) listenAddrs() []string {
 
 // Friends: who the members were when this node last knew, so that it finds them before its log is open or caught up.
 
-func (m *member) friendsFile() string { return filepath.Join(m.opt.Node.StateDir, "members.json") }
+func friendsFile(dir string) string { return filepath.Join(dir, "members.json") }
 
 func (m *member) loadFriends() {
-	b, err := os.ReadFile(m.friendsFile())
+	f, err := readFriends(m.opt.Node.StateDir)
 	if err != nil {
-		return
-	}
-	f := map[string][]string{}
-	if err := json.Unmarshal(b, &f); err != nil {
-		m.log.Warn("the list of members cannot be read: it will be learned again", "file", m.friendsFile(), "error", err)
+		m.log.Warn("the list of members cannot be read: it will be learned again", "error", err)
 		return
 	}
 	m.friends.Store(&f)
+}
+
+func readFriends(dir string) (map[string][]string, error) {
+	f := map[string][]string{}
+	b, err := os.ReadFile(friendsFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &f)
+	}
+	return f, err
 }
 
 func saveFriends(dir string, f map[string][]string) error {
@@ -367,7 +412,7 @@ func saveFriends(dir string, f map[string][]string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, "members.json"), b, 0o600)
+	return writeFile(friendsFile(dir), b, 0o600)
 }
 
 // Life: one boot may have several incarnations, because a node that has let go of everything in order need not reset to

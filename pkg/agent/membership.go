@@ -103,7 +103,7 @@ func (a *Agent) end1() {
 
 // forget removes all that ties this node to a cluster.
 func (a *Agent) forget() {
-	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones"} {
+	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository"} {
 		if err := os.RemoveAll(filepath.Join(a.opt.Node.StateDir, name)); err != nil {
 			a.log.Error("remove what ties this node to the cluster", "file", name, "error", err)
 		}
@@ -145,7 +145,7 @@ func (a *Agent) firstDefinition(c api.CreateCluster, self string) (*cluster.Defi
 	if d.Node(self) == nil {
 		return nil, api.Errorf(api.CodeInvalid, "node %s, on which the cluster is founded, is not among its nodes", self)
 	}
-	if len(d.Nodes) == 2 {
+	if d.Undecided() {
 		return nil, api.Errorf(api.CodeRefused, "%s", cluster.TwoNodeSentence)
 	}
 	if len(d.Nodes) > 1 {
@@ -410,7 +410,7 @@ func (m *member) tendVoters(led *leadership, view *state.State) {
 		return
 	}
 	servers := m.raft.Configuration()
-	if m.removeStrangers(led, view.Definition, servers) {
+	if m.tendRepository(led, view.Definition, servers) || m.removeStrangers(led, view.Definition, servers) {
 		return
 	}
 	changes := consensus.PlanVoters(m.voterMembers(view, servers))
@@ -441,8 +441,16 @@ type votersDone struct{}
 func (m *member) voterMembers(view *state.State, servers []consensus.Server) []consensus.Member {
 	var out []consensus.Member
 	followers, last, now := m.raft.Followers(), m.raft.Stats().LastIndex, m.clock.Now()
+	repo := repositoryServer(view.Definition)
 	for _, s := range servers {
 		name := nodeOfServer(s.ID)
+		if name == cluster.RepositoryVoter {
+			if s.ID == repo {
+				alive := m.repositoryAlive(s.ID)
+				out = append(out, consensus.Member{ID: s.ID, Voter: s.Voter, Repository: true, Alive: alive, CaughtUp: alive && m.caughtUp(s.ID)})
+			}
+			continue
+		}
 		n := view.Node(name)
 		rank := len(view.Definition.Nodes)
 		for i := range view.Definition.Nodes {

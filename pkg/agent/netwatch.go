@@ -94,6 +94,7 @@ func (m *member) gotLink(e linkEvent) {
 	} else {
 		n.downNets[e.network] = true
 	}
+	m.repoDown.Store(int32(len(n.downNets)))
 }
 
 // reportNetworks brings the standing of this node's networks into the log, until it shows it.

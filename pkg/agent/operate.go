@@ -65,8 +65,7 @@ func (m *member) operate(ctx context.Context, op operation) (operationReply, err
 
 // operateOnce asks once. sent says that the operation may have been done although there is no answer.
 func (m *member) operateOnce(ctx context.Context, op operation) (operationReply, bool) {
-	leader, _ := m.raft.Leader()
-	switch node := nodeOfServer(leader); node {
+	switch node := m.leaderNode(); node {
 	case "":
 		return operationReply{Leader: "?"}, false
 	case m.name:
@@ -135,6 +134,9 @@ func (m *member) await(ctx context.Context, index uint64) {
 
 // request does what an operator asks for, group by group.
 func (m *member) request(ctx context.Context, who api.Caller, r api.Request) (api.Reply, error) {
+	if r.Op == api.OpFormat {
+		return m.formatRepository(ctx, who, r)
+	}
 	commands, err := commandsOf(r)
 	if err != nil {
 		return api.Reply{}, err
@@ -335,8 +337,12 @@ func (m *member) define(ctx context.Context, who api.Caller, c api.DefinitionCha
 
 // admissible refuses what a valid definition may say and this version cannot keep safe.
 func (m *member) admissible(view *state.State, d *cluster.Definition) error {
-	if len(d.Nodes) == 2 {
+	if d.Undecided() {
 		return api.Errorf(api.CodeRefused, "%s", cluster.TwoNodeSentence)
+	}
+	if view.Definition != nil && len(d.Nodes) == 2 && view.Definition.Repository() != nil && d.Repository() == nil {
+		return api.Errorf(api.CodeRefused, "a cluster of two nodes cannot be without its repository volume %s: add and format another one first, "+
+			"which takes its place", view.Definition.Repository().Name)
 	}
 	if view.Definition != nil && view.Definition.Name != d.Name {
 		return api.Errorf(api.CodeRefused, "a cluster's name cannot be changed: it is %s, the definition says %s", view.Definition.Name, d.Name)

@@ -124,8 +124,13 @@ func (m *member) followPersistentIPs(old, fresh *cluster.Definition) {
 // removeStrangers takes servers out of the log whose nodes the definition no longer has.
 func (m *member) removeStrangers(led *leadership, d *cluster.Definition, servers []consensus.Server) bool {
 	for _, s := range servers {
-		if d.Node(nodeOfServer(s.ID)) != nil || s.ID == m.id.RaftID {
+		if d.Node(nodeOfServer(s.ID)) != nil || s.ID == m.id.RaftID || nodeOfServer(s.ID) == cluster.RepositoryVoter {
 			continue
+		}
+		if repo := repositoryServer(d); s.Voter && len(d.Nodes) == 2 && votersWithout(servers, repo) && m.caughtUp(repo) {
+			// Two votes alone stand no loss: the repository's comes first.
+			m.changeServers(led, "give the repository voter its vote", func(ctx context.Context) error { return m.raft.AddVoter(ctx, repo) })
+			return true
 		}
 		m.loop.changingVoters = true
 		m.work.Go(func() {
@@ -141,14 +146,33 @@ func (m *member) removeStrangers(led *leadership, d *cluster.Definition, servers
 	return false
 }
 
-// handOver gives the leadership away before this daemon ends, if another voter can take it.
+// votersWithout reports whether the server is a member that does not vote.
+func votersWithout(servers []consensus.Server, id string) bool {
+	for _, s := range servers {
+		if s.ID == id {
+			return !s.Voter
+		}
+	}
+	return false
+}
+
+// handOver gives the leadership away before this daemon ends, if another node can take it.
 func (m *member) handOver() {
 	if m.leading() == nil || len(votersOf(m.raft.Configuration())) < 2 {
 		return
 	}
+	to := ""
+	var best uint64
+	followers := m.raft.Followers()
+	for _, s := range m.raft.Configuration() {
+		f := followers[s.ID]
+		if s.Voter && f.LastIndex > best && m.clock.Now().Sub(f.Contact) < time.Second && nodeOfServer(s.ID) != cluster.RepositoryVoter {
+			to, best = s.ID, f.LastIndex
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), m.params().RaftElection*2)
 	defer cancel()
-	if err := m.raft.TransferLeadership(ctx, ""); err != nil {
+	if err := m.raft.TransferLeadership(ctx, to); err != nil {
 		m.log.Info("the leadership was not handed over; the others will elect", "error", err)
 	}
 }

@@ -61,9 +61,9 @@ func (m *member) status() api.Status {
 }
 
 func (m *member) clusterStatus(view *state.State, loc *local, now time.Time) api.Cluster {
-	leader, term := m.raft.Leader()
+	_, term := m.raft.Leader()
 	c := api.Cluster{UUID: m.id.ClusterUUID, Name: m.id.ClusterName, ID: shortID(m.id.ClusterUUID), Epoch: view.Epoch, Term: term,
-		AppliedIndex: view.Index, Leader: nodeOfServer(leader), LocalNode: m.name, StaleSeconds: m.params().Soft.Seconds(),
+		AppliedIndex: view.Index, Leader: m.leaderNode(), LocalNode: m.name, StaleSeconds: m.params().Soft.Seconds(),
 		Profile: m.params().Profile, DeadmanMode: string(m.deadmanMode(view)), DefinitionVersion: view.DefinitionVersion,
 		Unsynced: view.Staged != nil, StagedVersion: view.StagedVersion,
 		ProductVersion: m.opt.Version, Warnings: append([]string(nil), loc.warnings...)}
@@ -89,7 +89,11 @@ func (m *member) quorum(view *state.State, c *api.Cluster) api.Quorum {
 			continue
 		}
 		q.Voters++
-		if n := view.Node(nodeOfServer(s.ID)); n.Alive() {
+		if nodeOfServer(s.ID) == cluster.RepositoryVoter {
+			if m.repositoryAlive(s.ID) {
+				q.Alive++
+			}
+		} else if n := view.Node(nodeOfServer(s.ID)); n.Alive() {
 			q.Alive++
 		}
 	}
@@ -115,8 +119,7 @@ func (m *member) nodeStatus(view *state.State, def *cluster.Node, id int, loc *l
 			out.Voter = s.Voter
 		}
 	}
-	leader, _ := m.raft.Leader()
-	out.Leader = nodeOfServer(leader) == def.Name
+	out.Leader = m.leaderNode() == def.Name
 	if n != nil {
 		out.Incarnation, out.Version, out.Resets = n.Incarnation, n.Version, len(n.Resets)
 		out.State, out.RawState, out.Reason = nodeState(view, n)

@@ -19,12 +19,13 @@ const (
 	OpUnmanage      Op = "unmanage"          // Groups run on, outside the cluster's care
 	OpManage        Op = "manage"            // the cluster takes Groups back: adopts or starts them
 	OpConfirmDown   Op = "confirm-node-down" // the operator's word that Node is dead
+	OpFormat        Op = "format-repository" // makes the repository volume Repository; destroys what is on its device
 )
 
 // Role is what the operation needs.
 func (o Op) Role() Role {
 	switch o {
-	case OpConfirmDown:
+	case OpConfirmDown, OpFormat:
 		return RoleAdmin
 	case OpStart, OpStop, OpOnline, OpOffline, OpMove, OpUnsetPriority, OpClear, OpSuspend, OpResume,
 		OpUnmanage, OpManage:
@@ -58,7 +59,11 @@ type Request struct {
 	Manage    string   `json:"manage,omitempty"`
 	Placement string   `json:"placement,omitempty"` // with OpStart
 	Force     bool     `json:"force,omitempty"`
-	Reason    string   `json:"reason,omitempty"` // the operator's own words, for the history
+	// Repository and Overwrite are for OpFormat: the volume's name in the definition, and whether a device that holds something
+	// else is formatted too.
+	Repository string `json:"repository,omitempty"`
+	Overwrite  bool   `json:"overwrite,omitempty"`
+	Reason     string `json:"reason,omitempty"` // the operator's own words, for the history
 }
 
 // A Reply says that a command is committed and applied, or why it was refused.

@@ -654,6 +654,46 @@ func confirmNodeDown(ctx context.Context, s *session, t *target) error {
 	})
 }
 
+func formatRepository(ctx context.Context, s *session, t *target) error {
+	name := t.name()
+	r := api.Request{Op: api.OpFormat, Repository: name}
+	if v, ok := s.take("OVERWRITE"); ok {
+		switch {
+		case strings.EqualFold(v, "yes"):
+			r.Overwrite = true
+		case !strings.EqualFold(v, "no"):
+			return fail(ExitIncorrect, "OVERWRITE=%s: it must be yes or no", v)
+		}
+	}
+	if err := s.sure(fmt.Sprintf("The device of repository %s is formatted: everything on it is lost.", name), "format repository "+name); err != nil {
+		return err
+	}
+	r.ID = client.NewID()
+	what := t.whatOf("")
+	reply, err := send(ctx, s, what, func(ctx context.Context) (api.Reply, error) { return s.client.Do(ctx, r) })
+	if err != nil {
+		return err
+	}
+	return s.finish(ctx, what, reply, goal{
+		missing: func(st *api.Status) []string { return voteMissing(st) },
+		done:    func(*api.Status) string { return reply.Sentence },
+	})
+}
+
+// voteMissing waits for the repository's vote where it is due: two nodes run.
+func voteMissing(st *api.Status) []string {
+	running := 0
+	for i := range st.Nodes {
+		if st.Nodes[i].State != api.NodeDead && st.Nodes[i].State != api.Unknown {
+			running++
+		}
+	}
+	if q := st.Cluster.Quorum; len(st.Nodes) == 2 && running == 2 && (q.Voters < 3 || q.Alive < 3) {
+		return []string{fmt.Sprintf("%d of %d votes (two nodes and the repository vote, wanted 3 of 3)", q.Alive, q.Voters)}
+	}
+	return nil
+}
+
 // sure asks a human, unless -f was given. Without a terminal there is nobody to ask, and -f is needed.
 func (s *session) sure(consequence, what string) error {
 	if s.force {

@@ -30,6 +30,7 @@ var classTable = []Class{
 	fenceClass(),
 	methodClass(),
 	waiverClass(),
+	repositoryClass(),
 }
 
 // policyWords maps the policies' abbreviations to the words that status tools print.
@@ -627,5 +628,15 @@ func waiverClass() Class {
 		text(Attribute{Name: "OBJECT", Doc: "of this object, as the finding shows it; none: of any"}, func(w *W) *string { return &w.Object }),
 		text(Attribute{Name: "REASON", Required: true, Doc: "why it is accepted"}, func(w *W) *string { return &w.Reason }),
 		text(Attribute{Name: "EXPIRES", Doc: "the last day on which it is, as 2027-01-31 (UTC); none: it does not end"}, func(w *W) *string { return &w.Expires }),
+	)
+}
+
+func repositoryClass() Class {
+	type F = Repository
+	return newClass(Class{Name: "repository", Aliases: []string{"rp", "repo"}, Doc: "a shared file or disk that carries the third vote of two nodes"},
+		func(d *Definition) *[]F { return &d.Repositories }, func(f *F) *string { return &f.Name },
+		text(Attribute{Name: "DEVICE", Kind: KindPath, Required: true, Doc: "absolute path of the file or raw device, the same on all nodes"},
+			func(f *F) *string { return &f.Device }),
+		text(Attribute{Name: "UUID", Doc: "of the volume's format; written by clmgr format repository"}, func(f *F) *string { return &f.UUID }),
 	)
 }

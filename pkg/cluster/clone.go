@@ -40,6 +40,7 @@ func (d *Definition) Clone() *Definition {
 		m := &c.ApplicationMonitors[i]
 		m.Processes, m.RestartCount = slices.Clone(m.Processes), clonePointer(m.RestartCount)
 	}
+	c.Repositories = slices.Clone(d.Repositories)
 	c.FenceDevices = slices.Clone(d.FenceDevices)
 	for i := range c.FenceDevices {
 		f := &c.FenceDevices[i]

@@ -17,6 +17,7 @@ type Definition struct {
 	ApplicationControllers []ApplicationController `json:"application_controllers,omitempty"`
 	ApplicationMonitors    []ApplicationMonitor    `json:"application_monitors,omitempty"`
 	FenceDevices           []FenceDevice           `json:"fence_devices,omitempty"`
+	Repositories           []Repository            `json:"repositories,omitempty"`
 	ResourceGroups         []ResourceGroup         `json:"resource_groups,omitempty"`
 	Dependencies           []Dependency            `json:"dependencies,omitempty"`
 	FallbackTimers         []FallbackTimer         `json:"fallback_timers,omitempty"`
@@ -216,3 +217,28 @@ type Settings struct {
 	// (with clmgr sync cluster, as in PowerHA).
 	Changes string `json:"changes,omitempty"`
 }
+
+// A Repository is a repository volume: one file on a file system that all nodes share, or one raw device that all see. The first of
+// the list that is formatted is the one in use. It carries the third vote of a cluster in which two nodes vote.
+type Repository struct {
+	Name   string `json:"name"`
+	Device string `json:"device"` // absolute path, the same on all nodes
+	// UUID is that of the volume's format, as `clmgr format repository` writes it here; empty: not formatted yet.
+	UUID string `json:"uuid,omitempty"`
+}
+
+// RepositoryVoter is the name under which the repository voter speaks to the nodes. No node may be called so.
+const RepositoryVoter = "repository-voter"
+
+// Repository is the volume in use, nil if there is none that is formatted.
+func (d *Definition) Repository() *Repository {
+	for i := range d.Repositories {
+		if d.Repositories[i].UUID != "" {
+			return &d.Repositories[i]
+		}
+	}
+	return nil
+}
+
+// Undecided reports whether this is a cluster of two nodes without a repository volume.
+func (d *Definition) Undecided() bool { return len(d.Nodes) == 2 && len(d.Repositories) == 0 }

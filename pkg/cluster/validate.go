@@ -16,12 +16,14 @@ const (
 	MaxObjects = 1024 // of each class
 	MaxText    = 4096 // bytes of one value
 
-	maxProblems = 500
+	maxProblems     = 500
+	maxRepositories = 8
 )
 
 // TwoNodeSentence is what an administrator is told whose cluster of two nodes has no repository volume.
 const TwoNodeSentence = "a cluster of two nodes needs a repository volume, which decides when the nodes cannot see each other: " +
-	"without it neither could tell the other's death from its own isolation; use three or more nodes, or one for trying"
+	"without it neither could tell the other's death from its own isolation; name one under repositories (a file or disk that both " +
+	"nodes see), use three or more nodes, or one for trying"
 
 // A Problem is one thing that is wrong with a definition.
 type Problem struct {
@@ -37,6 +39,8 @@ func ListOf(class string) string {
 	switch class {
 	case "dependency":
 		return "dependencies"
+	case "repository":
+		return "repositories"
 	case "cluster":
 		return ""
 	}
@@ -76,6 +80,7 @@ func (d *Definition) Validate() []Problem {
 	v.controllers()
 	v.monitors()
 	v.fenceDevices()
+	v.repositories()
 	v.groups()
 	v.sharedResources()
 	v.dependencies()
@@ -117,6 +122,7 @@ func (v *validator) sizes() {
 	cut(v, &d.ApplicationControllers, "application_controllers", MaxObjects)
 	cut(v, &d.ApplicationMonitors, "application_monitors", MaxObjects)
 	cut(v, &d.FenceDevices, "fence_devices", MaxObjects)
+	cut(v, &d.Repositories, "repositories", maxRepositories)
 	cut(v, &d.ResourceGroups, "resource_groups", MaxObjects)
 	cut(v, &d.Dependencies, "dependencies", MaxObjects)
 	cut(v, &d.FallbackTimers, "fallback_timers", MaxObjects)
@@ -211,6 +217,7 @@ func (v *validator) index() {
 		"file_system":            indexOf(d.FileSystems, func(f *FileSystem) string { return f.Name }),
 		"application_controller": indexOf(d.ApplicationControllers, func(a *ApplicationController) string { return a.Name }),
 		"application_monitor":    indexOf(d.ApplicationMonitors, func(m *ApplicationMonitor) string { return m.Name }),
+		"repository":             indexOf(d.Repositories, func(r *Repository) string { return r.Name }),
 		"fence_device":           indexOf(d.FenceDevices, func(f *FenceDevice) string { return f.Name }),
 		"resource_group":         indexOf(d.ResourceGroups, func(g *ResourceGroup) string { return g.Name }),
 		"fallback_timer":         indexOf(d.FallbackTimers, func(t *FallbackTimer) string { return t.Name }),
@@ -246,6 +253,7 @@ func (v *validator) names() {
 	namesOf(v, "file_system", "file_systems", d.FileSystems, func(f *FileSystem) string { return f.Name })
 	namesOf(v, "application_controller", "application_controllers", d.ApplicationControllers, func(a *ApplicationController) string { return a.Name })
 	namesOf(v, "application_monitor", "application_monitors", d.ApplicationMonitors, func(m *ApplicationMonitor) string { return m.Name })
+	namesOf(v, "repository", "repositories", d.Repositories, func(r *Repository) string { return r.Name })
 	namesOf(v, "fence_device", "fence_devices", d.FenceDevices, func(f *FenceDevice) string { return f.Name })
 	namesOf(v, "resource_group", "resource_groups", d.ResourceGroups, func(g *ResourceGroup) string { return g.Name })
 	namesOf(v, "fallback_timer", "fallback_timers", d.FallbackTimers, func(t *FallbackTimer) string { return t.Name })

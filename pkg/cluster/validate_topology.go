@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"time"
 
@@ -327,3 +328,34 @@ func (v *validator) settings() {
 		v.add("settings.timings", "", "%v", bad)
 	}
 }
+
+func (v *validator) repositories() {
+	devices, uuids := map[string]int{}, map[string]int{}
+	for i, r := range v.d.Repositories {
+		p := fmt.Sprintf("repositories[%d]", i)
+		v.absolute(p+".device", r.Device)
+		if first, twice := devices[r.Device]; twice {
+			v.add(p+".device", "a device of its own", "%s is that of repositories[%d] already", r.Device, first)
+		} else {
+			devices[r.Device] = i
+		}
+		if r.UUID == "" {
+			continue
+		}
+		if !uuidForm.MatchString(r.UUID) {
+			v.add(p+".uuid", "leave it out: clmgr format repository writes it", "%q is not the id of a volume", r.UUID)
+		}
+		if first, twice := uuids[r.UUID]; twice {
+			v.add(p+".uuid", "a volume of its own", "%s is that of repositories[%d] already", r.UUID, first)
+		} else {
+			uuids[r.UUID] = i
+		}
+	}
+	for i := range v.d.Nodes {
+		if v.d.Nodes[i].Name == RepositoryVoter {
+			v.add(fmt.Sprintf("nodes[%d].name", i), "another name", "the repository voter is called %s", RepositoryVoter)
+		}
+	}
+}
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)

@@ -32,6 +32,8 @@ type Node struct {
 	Port     int    `json:"port"`      // TCP, between agents; default 6191
 	// GossipPort is used over TCP and UDP; default 6192.
 	GossipPort int `json:"gossip_port"`
+	// VoterPort is the TCP port of the repository voter, on whichever node it runs; default 6194, the same on all nodes.
+	VoterPort int `json:"voter_port"`
 	// Metrics is the address of the metrics' listener, default 127.0.0.1:6193; "off" in the file, empty here: none.
 	Metrics string `json:"metrics"`
 	// Listen are the addresses on which agents may reach this node; empty: its addresses in the cluster file.
@@ -136,6 +138,9 @@ func (n *Node) defaults() {
 	if n.GossipPort == 0 {
 		n.GossipPort = 6192
 	}
+	if n.VoterPort == 0 {
+		n.VoterPort = 6194
+	}
 }
 
 // validate lists what does not fit; defaults are filled in.
@@ -168,10 +173,13 @@ func (n *Node) validate() []cluster.Problem {
 	for _, p := range []struct {
 		key  string
 		port int
-	}{{"port", n.Port}, {"gossip_port", n.GossipPort}} {
+	}{{"port", n.Port}, {"gossip_port", n.GossipPort}, {"voter_port", n.VoterPort}} {
 		if p.port < 1 || p.port > 65535 {
 			bad(p.key, "1 to 65535", "the port %d cannot be used", p.port)
 		}
+	}
+	if n.VoterPort == n.Port || n.VoterPort == n.GossipPort {
+		bad("voter_port", "a port of its own", "the port %d is another one's already", n.VoterPort)
 	}
 	if n.Port == n.GossipPort {
 		bad("gossip_port", "a port of its own: gossip uses TCP too", "the port %d is that of port: already", n.Port)
@@ -207,7 +215,7 @@ func (n *Node) validateMetrics(bad func(path, want, format string, args ...any))
 	if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" {
 		bad("metrics", want, "%q is not an IP address", host)
 	}
-	if p == n.Port || p == n.GossipPort {
+	if p == n.Port || p == n.GossipPort || p == n.VoterPort {
 		bad("metrics", "a port of its own", "the port %d is used by the agents already", p)
 	}
 }

@@ -89,6 +89,24 @@ func (id *Identity) sign(pub *ecdsa.PublicKey, node string) (*x509.Certificate, 
 	return c, nil
 }
 
+// As makes an identity under which a process of this node speaks as a member that is no node, with a key of its own that is never
+// stored: the repository voter. Whoever holds the CA's key can do so (every member does).
+func (id *Identity) As(name, raftID string) (*Identity, error) {
+	if err := CheckName("member", name); err != nil {
+		return nil, err
+	}
+	other := *id
+	other.Node, other.RaftID = name, raftID
+	var err error
+	if other.key, err = newKey(); err != nil {
+		return nil, err
+	}
+	if other.cert, err = id.sign(&other.key.PublicKey, name); err != nil {
+		return nil, err
+	}
+	return &other, nil
+}
+
 // SignCSR makes the certificate (DER) for the key in a certificate request (DER). Only the key is taken from the request,
 // which proves by its signature that the asker has it; the name is the caller's, who has checked the token.
 func (id *Identity) SignCSR(csr []byte, node string) ([]byte, error) {

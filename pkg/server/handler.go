@@ -426,6 +426,8 @@ func checkRequest(r api.Request) error {
 		return need(len(r.Groups) > 0 || r.Node != "", "a group or a node")
 	case api.OpConfirmDown:
 		return need(r.Node != "", "a node")
+	case api.OpFormat:
+		return need(r.Repository != "", "a repository")
 	}
 	return api.Errorf(api.CodeInvalid, "there is no operation %q", bounded(string(r.Op), 40))
 }
