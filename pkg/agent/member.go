@@ -122,6 +122,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	}
 	m.loadFriends()
 	m.loadResetNote()
+	m.loadVolume()
 	var err error
 	if m.tombstones, err = executor.OpenTombstones(filepath.Join(m.opt.Node.StateDir, "tombstones")); err != nil {
 		return nil, err

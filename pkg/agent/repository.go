@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,6 +39,7 @@ type VoterProc interface {
 // repoState is what the agent knows of the repository voter.
 type repoState struct {
 	report atomic.Pointer[VoterReport] // nil: the process does not run
+	known  atomic.Pointer[cluster.Repository]
 	mu     sync.Mutex
 	proc   VoterProc
 	uuid   string
@@ -60,11 +63,7 @@ func (m *member) keepVoter(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		d := m.view().Definition
-		var want *cluster.Repository
-		if d != nil && d.Node(m.name) != nil {
-			want = d.Repository()
-		}
+		want := m.wantedVolume()
 		m.repo.mu.Lock()
 		running, uuid := m.repo.proc, m.repo.uuid
 		m.repo.mu.Unlock()
@@ -79,6 +78,59 @@ func (m *member) keepVoter(ctx context.Context) {
 			m.moveVoter(running)
 		}
 	}
+}
+
+// wantedVolume is the volume in use: by the definition, or, while the log has not brought one since the start, by what this node knew
+// last. A node that starts alone needs the voter to bring its log up to date, and the definition is in that log.
+func (m *member) wantedVolume() *cluster.Repository {
+	d := m.view().Definition
+	if d == nil {
+		return m.repo.known.Load()
+	}
+	if d.Node(m.name) == nil {
+		return nil
+	}
+	return d.Repository()
+}
+
+func volumeFile(dir string) string { return filepath.Join(dir, "volume.json") }
+
+func (m *member) loadVolume() {
+	b, err := os.ReadFile(volumeFile(m.opt.Node.StateDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var r cluster.Repository
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		m.log.Warn("which repository volume was in use cannot be read: it will be learned from the log", "error", err)
+		return
+	}
+	if r.UUID != "" {
+		m.repo.known.Store(&r)
+	}
+}
+
+// keepVolume remembers the volume in use, if it is another than before.
+func (m *member) keepVolume(d *cluster.Definition) {
+	r := cluster.Repository{}
+	if p := d.Repository(); p != nil {
+		r = *p
+	}
+	if old := m.repo.known.Load(); old != nil && *old == r || old == nil && r.UUID == "" {
+		return
+	}
+	b, err := json.Marshal(r)
+	if err == nil {
+		err = writeFile(volumeFile(m.opt.Node.StateDir), b, 0o600)
+	}
+	if err != nil {
+		m.log.Warn("store which repository volume is in use", "error", err)
+		return
+	}
+	m.repo.known.Store(&r)
 }
 
 func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {

@@ -79,7 +79,38 @@ func (m *member) clusterStatus(view *state.State, loc *local, now time.Time) api
 		c.AgeSeconds = &age
 	}
 	c.Quorum = m.quorum(view, &c)
+	c.Repository = m.repositoryStatus(view)
 	return c
+}
+
+// repositoryStatus is what this node knows of the volume: from its own voter process, and as leader from the voter's answers.
+func (m *member) repositoryStatus(view *state.State) *api.Repository {
+	if view.Definition == nil || view.Definition.Repository() == nil {
+		return nil
+	}
+	def, server := view.Definition.Repository(), repositoryServer(view.Definition)
+	r := &api.Repository{Name: def.Name, Device: def.Device, UUID: def.UUID, Alive: m.repositoryAlive(server)}
+	for _, s := range m.raft.Configuration() {
+		r.Voter = r.Voter || s.ID == server && s.Voter
+	}
+	rep := m.repo.report.Load()
+	if rep != nil {
+		r.Host = rep.Host
+	}
+	switch {
+	case rep == nil:
+		r.Sentence = "this node does not reach the volume"
+	case rep.Text != "":
+		r.Sentence = "this node does not reach the volume: " + rep.Text
+	case r.Host == "":
+		r.Sentence = "no node runs the repository voter"
+	default:
+		r.Sentence = "the repository voter runs on " + r.Host
+	}
+	if !r.Alive && r.Voter {
+		r.Sentence += "; it does not answer: the nodes go on without it, and no further failure is survived"
+	}
+	return r
 }
 
 func (m *member) quorum(view *state.State, c *api.Cluster) api.Quorum {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -86,6 +87,10 @@ func RunVoter(ctx context.Context, o VoterOptions) error {
 	defer vol.Close()
 	if got := vol.UUID().String(); got != o.UUID {
 		return fmt.Errorf("the volume %s has the id %s, the definition says %s: it was formatted anew, or is another one", o.Device, got, o.UUID)
+	}
+	pid := filepath.Join(o.Node.RunDir, "voter.pid")
+	if err := writeFile(pid, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+		return fmt.Errorf("store the process's number: %w", err)
 	}
 	p := &voterProcess{VoterOptions: o, id: id, vol: vol, log: o.Logger.With("component", "voter", "node", id.Node)}
 	ctx, p.cancel = context.WithCancelCause(ctx)

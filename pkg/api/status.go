@@ -121,6 +121,8 @@ type Cluster struct {
 	Leader       string `json:"leader"` // empty: none known
 	LocalNode    string `json:"local_node"`
 	Quorum       Quorum `json:"quorum"`
+	// Repository is the repository volume in use; nil without one.
+	Repository *Repository `json:"repository,omitempty"`
 	// AgeSeconds says how long ago this node last knew its knowledge to be the newest (it heard the leader, or leads
 	// itself). 0: now. Nil: it never did since it started. Tools call data older than StaleSeconds stale.
 	AgeSeconds        *float64 `json:"age_seconds"`
@@ -144,6 +146,17 @@ func (c *Cluster) Stale() bool {
 		return false
 	}
 	return c.AgeSeconds == nil || *c.AgeSeconds > c.StaleSeconds
+}
+
+// A Repository is the repository volume in use, as the answering node sees it.
+type Repository struct {
+	Name     string `json:"name"`
+	Device   string `json:"device"`
+	UUID     string `json:"uuid"`
+	Host     string `json:"host,omitempty"` // the node that runs the repository voter; empty: none is known
+	Voter    bool   `json:"voter"`          // it votes
+	Alive    bool   `json:"alive"`
+	Sentence string `json:"sentence"`
 }
 
 // A Quorum says whether the cluster can decide.

@@ -182,7 +182,7 @@ func init() {
 				doc: "NODE is dead: its power is off or its disks are cut off. If that is not so, two nodes may hold one file system"}}},
 		{name: "format", doc: "make a repository volume", operations: []operation{
 			{class: "repository", aliases: []string{"rp", "repo"}, usage: "NAME [OVERWRITE=yes]", names: namesOne, run: formatRepository,
-				doc: "format the device of the repository NAME, which add repository has named, and put it to use. What is on it is lost (needs -f)",
+				doc:   "format the device of the repository NAME, which add repository has named, and put it to use. What is on it is lost (needs -f)",
 				attrs: []argument{{"OVERWRITE", "yes", "format a device that holds a file system, a partition table or another volume, too"}, timeoutAttr}}}},
 		{name: "join", doc: "join a cluster", operations: []operation{
 			{class: "cluster", usage: "TOKEN=token|- [ADDRESS=host:port,...]", names: namesNone, run: joinCluster, doc: "make this node a member",

@@ -28,6 +28,7 @@ var liveAttributes = map[string][]liveAttribute{
 		{"STATE", "STABLE, UNSTABLE, ERROR, OFFLINE", func(st *api.Status, _ string) string { return st.Cluster.State }},
 		{"LEADER", "the node that leads; UNKNOWN: none is known", func(st *api.Status, _ string) string { return orUnknown(st.Cluster.Leader) }},
 		{"QUORUM", "whether the cluster can decide", func(st *api.Status, _ string) string { return quorumText(&st.Cluster) }},
+		{"REPOSITORY", "the repository volume in use, and who runs its voter", func(st *api.Status, _ string) string { return repositoryText(&st.Cluster) }},
 		{"VERSION", "of this node's daemon", func(st *api.Status, _ string) string { return st.Cluster.ProductVersion }},
 		{"LOCAL_NODE", "this node", func(st *api.Status, _ string) string { return st.Cluster.LocalNode }},
 		{"DEFINITION_VERSION", "grows with each change of the definition",
@@ -126,6 +127,18 @@ func optional(f *float64) string {
 		return api.Unknown
 	}
 	return strconv.FormatFloat(math.Round(*f*1000)/1000, 'f', -1, 64)
+}
+
+func repositoryText(c *api.Cluster) string {
+	r := c.Repository
+	if r == nil {
+		return "none"
+	}
+	vote := "it does not vote"
+	if r.Voter {
+		vote = "it votes"
+	}
+	return fmt.Sprintf("%s (%s): %s; %s", r.Name, r.Device, vote, r.Sentence)
 }
 
 func quorumText(c *api.Cluster) string {

@@ -291,6 +291,9 @@ func (w *world) definition(image bool) string {
 	if s.fence {
 		p("fence_devices:\n  - {name: power, agent: %s, nodes: %s, timeout: 5s}\n", program("fence_cllab"), flow(w.nodes))
 	}
+	if s.nodes == 2 {
+		p("repositories:\n  - {name: repo, device: %s}\n", volume)
+	}
 	profile := s.profile
 	if profile == "" {
 		profile = "default"

@@ -1,0 +1,256 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/lab"
+)
+
+// Two nodes and a repository volume, which is a file in the directory that both share.
+
+// volume is the file of the repository volume, as the lab makes it.
+const volume = "/shared/repository.vol"
+
+// host is the node that runs the repository voter.
+func (w *world) host() string {
+	w.t.Helper()
+	host := ""
+	w.await("the repository voter runs", func() string {
+		st := w.view()
+		if st == nil || st.Cluster.Repository == nil {
+			return "no node knows it"
+		}
+		if host = st.Cluster.Repository.Host; host == "" || !st.Cluster.Repository.Alive {
+			return st.Cluster.Repository.Sentence
+		}
+		return ""
+	})
+	return host
+}
+
+// killVoter ends the voter's process on a node, as an administrator would with kill -9.
+func (w *world) killVoter(node string) {
+	w.t.Helper()
+	w.must(node, "sh", "-c", "kill -9 $(cat /run/holdfast/voter.pid)")
+}
+
+// moveHost makes the other node the voter's host: the process on this one cannot open the volume for a while.
+func (w *world) moveHost(to string) {
+	w.t.Helper()
+	for range 5 {
+		from := w.host()
+		if from == to {
+			return
+		}
+		w.loseVolume(from)
+		w.await(to+" runs the repository voter", func() string {
+			if st, err := w.status(to); err != nil || st.Cluster.Repository == nil || st.Cluster.Repository.Host != to {
+				return "not yet"
+			}
+			return ""
+		})
+		w.giveVolume(from)
+		w.whole()
+	}
+}
+
+// loseVolume takes the volume from a node: what its processes have open is gone with them, and the path leads to an empty file.
+func (w *world) loseVolume(node string) {
+	w.t.Helper()
+	w.must(node, "sh", "-c", "touch /run/nothing && mount --bind /run/nothing "+volume)
+	w.killVoter(node)
+}
+
+func (w *world) giveVolume(node string) {
+	w.t.Helper()
+	w.must(node, "umount", volume)
+}
+
+// Crash of either node, with the leader and the voter's host in each of the four places: the service is back on the other.
+func TestTwoNodesCrash(t *testing.T) {
+	long(t)
+	t.Parallel()
+	for _, fence := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fence %v", fence), func(t *testing.T) {
+			w := begin(t, setup{nodes: 2, profile: "fast", fence: fence})
+			w.ask()
+			took := map[string][]time.Duration{}
+			for i := range *crashes / 5 * 4 {
+				w.whole()
+				victim := w.nodes[i/2%2]
+				hosts := i%2 == 0
+				if hosts {
+					w.moveHost(victim)
+				} else {
+					w.moveHost(w.other(victim))
+				}
+				w.place(victim)
+				kind := "follower"
+				if w.leader() == victim {
+					kind = "leader"
+				}
+				if hosts {
+					kind += ", hosts the voter"
+				}
+				check(t, w.Crash(w.ctx(), victim))
+				next := w.elsewhere(victim)
+				w.answersFrom(next)
+				took[kind] = append(took[kind], w.lastOutage(victim))
+				check(t, w.Boot(w.ctx(), victim))
+			}
+			w.whole()
+			for kind, list := range took {
+				t.Logf("%d crashes of a node that was the %s: outage %s", len(list), kind, spread(list))
+			}
+			w.loserFirst()
+		})
+	}
+}
+
+// The network between the nodes is cut while both see the volume: exactly one goes on, the one that hosts the voter.
+func TestTwoNodesCutApart(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{nodes: 2, profile: "fast"})
+	w.ask()
+	for i, c := range []struct {
+		name        string
+		serves, cut string // host: the voter's host; other: the other one
+	}{{"the host serves", "host", "other"}, {"the other serves", "other", "host"}, {"the host serves, and is cut", "host", "host"}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := w.sub(t)
+			w.whole()
+			host := w.host()
+			nodes := map[string]string{"host": host, "other": w.other(host)}
+			w.place(nodes[c.serves])
+			since, before := w.lastEvent(), len(w.holders())
+			boots := w.boots(nodes["other"])
+			check(t, w.Cut(w.ctx(), nodes[c.cut], "", lab.Both))
+			w.onlineOn(group, host)
+			w.await("the other node has let go", func() string {
+				for _, h := range w.holders() {
+					if h.Node == nodes["other"] && h.Event == "gained" && h.Time.After(time.Now().Add(-time.Second)) {
+						return "it has just got the address"
+					}
+				}
+				return ""
+			})
+			check(t, w.Heal(w.ctx(), nodes[c.cut]))
+			w.whole()
+			if on := w.online(group); on != host {
+				t.Errorf("after the heal the group is on %s, was on %s", on, host)
+			}
+			t.Logf("case %d: boots of the loser before %d, after %d", i, boots, w.boots(nodes["other"]))
+			w.timelineFrom(since, before)
+		})
+	}
+	w.loserFirst()
+}
+
+// The volume is lost: nothing moves, whoever loses it, and the state says so.
+func TestTwoNodesLoseTheVolume(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{nodes: 2, profile: "fast"})
+	w.ask()
+	w.whole()
+	on := w.online(group)
+	pid := w.appPID(on)
+	host := w.host()
+	since := w.lastEvent()
+
+	w.loseVolume(host)
+	next := w.other(host)
+	w.await("the other node runs the repository voter", func() string {
+		if now := w.host(); now != next {
+			return "it runs on " + now
+		}
+		return ""
+	})
+	w.loseVolume(next)
+	w.await("the loss is told", func() string {
+		st := w.view()
+		if st == nil || st.Cluster.Repository == nil {
+			return "no status"
+		}
+		if q := st.Cluster.Quorum; q.Alive != 2 || q.Voters != 3 || !strings.Contains(st.Cluster.Repository.Sentence, "no further failure") {
+			return fmt.Sprintf("%+v %s", q, st.Cluster.Repository.Sentence)
+		}
+		return ""
+	})
+	time.Sleep(5 * time.Second) // longer than any lease: nothing may move
+	w.giveVolume(host)
+	w.giveVolume(next)
+	w.whole()
+	if now := w.online(group); now != on || w.appPID(now) != pid {
+		t.Errorf("the group was on %s (process %s), is on %s (process %s)", on, pid, now, w.appPID(now))
+	}
+	w.timeline(since)
+}
+
+// A partition in time: node1 alone makes a change and goes; node2 starts alone, without ever having heard of it. It acts on the
+// newest configuration or not at all (promise P8). Then both lose power, and either comes back first.
+func TestTwoNodesPartitionInTime(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{nodes: 2, profile: "fast", noAutoBoot: true, rg: "priority: 1"})
+	for i := range 4 {
+		first, second := w.nodes[i%2], w.nodes[1-i%2]
+		w.whole()
+		check(t, w.PowerOff(w.ctx(), second))
+		w.onlineOn(group, first)
+		w.await(first+" hosts the voter", func() string {
+			st, err := w.status(first)
+			if err != nil || st.Cluster.Stale() || st.Cluster.Leader != first || st.Cluster.Repository == nil || !st.Cluster.Repository.Alive {
+				return "not yet"
+			}
+			return ""
+		})
+		// Only the first knows this.
+		want := fmt.Sprint(10 + i)
+		w.clmgr(first, "modify", "resource_group", group, "PRIORITY="+want)
+		check(t, w.PowerOff(w.ctx(), first))
+		check(t, w.PowerOn(w.ctx(), second))
+		w.await(second+" serves alone", func() string {
+			st, err := w.status(second)
+			if err != nil || len(servedOn(st)) != 1 || servedOn(st)[0] != second {
+				return "not yet"
+			}
+			return ""
+		})
+		if out := w.clmgr(second, "query", "resource_group", group); !strings.Contains(out, `PRIORITY="`+want+`"`) {
+			t.Errorf("%s serves with an old configuration (wanted PRIORITY %s):\n%s", second, want, out)
+		}
+		check(t, w.PowerOn(w.ctx(), first))
+		w.whole()
+	}
+}
+
+// A node that hosts the voter and stops its daemon in order costs the cluster nothing.
+func TestTwoNodesPlannedHandOver(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{nodes: 2, profile: "fast"})
+	w.ask()
+	for range 6 {
+		w.whole()
+		host := w.host()
+		w.place(host)
+		w.must(host, "sh", "-c", "kill -TERM $(cat /run/holdfast/voter.pid)")
+		w.await("the other node runs the voter", func() string {
+			if now := w.host(); now == host {
+				return "not yet"
+			}
+			return ""
+		})
+	}
+	w.whole()
+	for _, o := range w.outages() {
+		t.Errorf("the client saw an outage of %v", o.Length)
+	}
+}
