@@ -76,6 +76,9 @@ func (m *member) runLoop(ctx context.Context) {
 			m.putIntoEffect(view)
 		}
 		if led := m.leading(); led != nil {
+			// A state that was read before the lead was seen may be older than its first entry, and a leader that acts on it would
+			// for example remove a voter whose coming it has not applied yet: Apply does not see changes of the voters.
+			view = m.view()
 			m.leadPass(led, view, now)
 		} else {
 			m.followPass(now)

@@ -445,8 +445,8 @@ func (m *member) voterMembers(view *state.State, servers []consensus.Server) []c
 	for _, s := range servers {
 		name := nodeOfServer(s.ID)
 		if name == cluster.RepositoryVoter {
-			if s.ID == repo {
-				alive := m.repositoryAlive(s.ID)
+			if s.ID == repo || repo == "" {
+				alive := repo != "" && m.repositoryAlive(s.ID)
 				out = append(out, consensus.Member{ID: s.ID, Voter: s.Voter, Repository: true, Alive: alive, CaughtUp: alive && m.caughtUp(s.ID)})
 			}
 			continue

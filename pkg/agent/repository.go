@@ -235,7 +235,7 @@ func (m *member) tendRepository(led *leadership, d *cluster.Definition, servers 
 	switch {
 	case want != "" && !present:
 		m.changeServers(led, "add the repository voter to the log", func(ctx context.Context) error { return m.raft.AddNonvoter(ctx, want) })
-	case old != "" && (voting || want == "" || !oldVotes):
+	case old != "" && (voting || !oldVotes): // a vote is not taken before another is there, whatever the definition says
 		m.changeServers(led, "remove an older repository voter from the log", func(ctx context.Context) error { return m.raft.Remove(ctx, old) })
 	case old != "" && m.caughtUp(want):
 		// The new volume votes before the old one is let go: live replacement.

@@ -128,6 +128,7 @@ func (n *Node) Close() error {
 	n.trans.end()
 	err := down.Error() // waits, and closes the transport too
 	n.wg.Wait()
+	n.guard.running.Store(false) // who still asks is answered, with nothing
 	if cerr := n.disk.close(); err == nil {
 		err = cerr
 	}

@@ -763,7 +763,7 @@ func (w *world) dump() {
 		}
 	}
 	for _, n := range w.nodes {
-		for _, f := range []string{"clstrmgrd.out", "cldeadman.out", "log/clstrmgr.debug"} {
+		for _, f := range []string{"clstrmgrd.out", "cldeadman.out", "log/clstrmgr.debug", "log/voter.debug"} {
 			if text := tail(w.NodePath(n, "log", f), 25); text != "" {
 				w.t.Logf("%s %s:\n%s", n, f, text)
 			}
