@@ -382,7 +382,7 @@ func (m *member) putIntoEffect(view *state.State) {
 	if err := saveFriends(m.opt.Node.StateDir, friends); err != nil {
 		m.log.Warn("store the list of members", "error", err)
 	}
-	m.keepVolume(view.Definition)
+	m.keepVolume(view)
 	m.followDefinition(m.loop.definition, view.Definition)
 	m.loop.definition = view.Definition
 	select {

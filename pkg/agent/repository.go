@@ -39,7 +39,7 @@ type VoterProc interface {
 // repoState is what the agent knows of the repository voter.
 type repoState struct {
 	report atomic.Pointer[VoterReport] // nil: the process does not run
-	known  atomic.Pointer[cluster.Repository]
+	known  atomic.Pointer[knownVolume]
 	mu     sync.Mutex
 	proc   VoterProc
 	uuid   string
@@ -80,17 +80,25 @@ func (m *member) keepVoter(ctx context.Context) {
 	}
 }
 
-// wantedVolume is the volume in use: by the definition, or, while the log has not brought one since the start, by what this node knew
-// last. A node that starts alone needs the voter to bring its log up to date, and the definition is in that log.
+// wantedVolume is the volume in use: by the definition, or, while the log has not brought the newest one that this node has ever
+// seen, by what was in use then. A node that starts alone needs the voter to bring its log up to date, and the definition is in
+// that log; while it applies the log again it passes through older definitions.
 func (m *member) wantedVolume() *cluster.Repository {
-	d := m.view().Definition
-	if d == nil {
-		return m.repo.known.Load()
-	}
-	if d.Node(m.name) == nil {
+	view, known := m.view(), m.repo.known.Load()
+	d := view.Definition
+	switch {
+	case known != nil && (d == nil || view.DefinitionVersion < known.Version):
+		return known.Volume
+	case d == nil || d.Node(m.name) == nil:
 		return nil
 	}
 	return d.Repository()
+}
+
+// A knownVolume is what a node remembers of the volume in use over a restart.
+type knownVolume struct {
+	Version uint64              `json:"version"` // of the definition that said so
+	Volume  *cluster.Repository `json:"volume,omitempty"`
 }
 
 func volumeFile(dir string) string { return filepath.Join(dir, "volume.json") }
@@ -100,29 +108,32 @@ func (m *member) loadVolume() {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	var r cluster.Repository
+	var k knownVolume
 	if err == nil {
-		err = json.Unmarshal(b, &r)
+		err = json.Unmarshal(b, &k)
 	}
 	if err != nil {
 		m.log.Warn("which repository volume was in use cannot be read: it will be learned from the log", "error", err)
 		return
 	}
-	if r.UUID != "" {
-		m.repo.known.Store(&r)
-	}
+	m.repo.known.Store(&k)
 }
 
-// keepVolume remembers the volume in use, if it is another than before.
-func (m *member) keepVolume(d *cluster.Definition) {
-	r := cluster.Repository{}
-	if p := d.Repository(); p != nil {
-		r = *p
+// keepVolume remembers the volume in use, if the definition is newer than that which is remembered and says another one.
+func (m *member) keepVolume(view *state.State) {
+	k := knownVolume{Version: view.DefinitionVersion}
+	if p := view.Definition.Repository(); p != nil {
+		volume := *p
+		k.Volume = &volume
 	}
-	if old := m.repo.known.Load(); old != nil && *old == r || old == nil && r.UUID == "" {
+	old := m.repo.known.Load()
+	switch {
+	case old == nil && k.Volume == nil, old != nil && old.Version >= k.Version:
+		return
+	case old != nil && (old.Volume == nil) == (k.Volume == nil) && (k.Volume == nil || *old.Volume == *k.Volume):
 		return
 	}
-	b, err := json.Marshal(r)
+	b, err := json.Marshal(k)
 	if err == nil {
 		err = writeFile(volumeFile(m.opt.Node.StateDir), b, 0o600)
 	}
@@ -130,7 +141,7 @@ func (m *member) keepVolume(d *cluster.Definition) {
 		m.log.Warn("store which repository volume is in use", "error", err)
 		return
 	}
-	m.repo.known.Store(&r)
+	m.repo.known.Store(&k)
 }
 
 func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
