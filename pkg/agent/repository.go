@@ -154,7 +154,13 @@ func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
 	m.repo.proc, m.repo.uuid = proc, r.UUID
 	m.repo.mu.Unlock()
 	m.work.Go(func() {
+		host := ""
 		for rep := range proc.Reports() {
+			if rep.Host != "" && rep.Host != host {
+				// The voter has another host: connections to the old one may hang for as long as its timeouts.
+				host = rep.Host
+				m.links.Drop(cluster.RepositoryVoter)
+			}
 			m.log.Info("repository voter", "state", rep.State, "host", rep.Host, "text", rep.Text)
 			m.repo.report.Store(&rep)
 			m.mail.wake()

@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 	"time"
 
@@ -342,7 +341,7 @@ func (v *validator) repositories() {
 		if r.UUID == "" {
 			continue
 		}
-		if !uuidForm.MatchString(r.UUID) {
+		if !isUUID(r.UUID) {
 			v.add(p+".uuid", "leave it out: clmgr format repository writes it", "%q is not the id of a volume", r.UUID)
 		}
 		if first, twice := uuids[r.UUID]; twice {
@@ -358,4 +357,16 @@ func (v *validator) repositories() {
 	}
 }
 
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+// isUUID reports whether s is of the form 8-4-4-4-12, in small hexadecimal digits.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		if dash != (s[i] == '-') || !dash && !strings.ContainsRune("0123456789abcdef", rune(s[i])) {
+			return false
+		}
+	}
+	return true
+}

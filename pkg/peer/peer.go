@@ -233,6 +233,19 @@ func (p *Peer) CheckMembers() {
 	p.conns.closeWhere(gone)
 }
 
+// Drop closes the connections to and from a member: it has moved, and what is on its way to its old place is lost.
+func (p *Peer) Drop(node string) {
+	p.mu.Lock()
+	l := p.links[node]
+	delete(p.links, node)
+	delete(p.good, node)
+	p.mu.Unlock()
+	if l != nil {
+		l.end(fmt.Errorf("node %s: %w: it has moved", node, ErrLost))
+	}
+	p.conns.closeWhere(func(n string) bool { return n == node })
+}
+
 func (p *Peer) member(node string) bool {
 	_, ok := p.cfg.Members(node)
 	return ok
