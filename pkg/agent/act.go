@@ -116,6 +116,7 @@ func (m *member) finishStart(g *groupState, d workDone) {
 		m.beginWatch(m.view(), d.group, d.generation, false)
 		return
 	}
+	m.tellSystem("group " + d.group + " could not be acquired on node " + m.name + ": " + d.sentence)
 	g.known.StartFailed, g.known.StartWhy, g.known.Started = d.generation, d.sentence, 0
 }
 
@@ -124,6 +125,7 @@ func (m *member) finishStop(g *groupState, d workDone) {
 		g.known = scheduler.LocalGroup{StartFailed: g.known.StartFailed, StartWhy: g.known.StartWhy}
 		return
 	}
+	m.tellSystem("group " + d.group + " could not be released on node " + m.name + ": " + d.sentence)
 	g.known.StopFailed, g.known.StopFailedSince, g.known.StopWhy, g.known.Started = true, g.stopSince, d.sentence, 0
 }
 
@@ -280,6 +282,7 @@ func (m *member) resetNode(reason string) {
 	m.log.Error("this node resets", "reason", reason)
 	dm, resets := n.dm, n.dm.Info().Mode == lease.ModeReset
 	n.note = reason
+	m.tellSystem("node " + m.name + " resets: " + reason)
 	m.work.Go(func() {
 		if resets { // in mode e the deadman only raises its event
 			m.noteReset(reason)

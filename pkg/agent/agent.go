@@ -82,6 +82,9 @@ type Options struct {
 	StartVoter   func(context.Context, VoterOptions) (VoterProc, error)
 	FormatVolume func(repository.FormatOptions) (repository.UUID, error)
 	Ready        func() // called when the local door is open
+	// SystemLog writes what an operator must not miss into the system's own error log, where it has one. It may block, and is
+	// called beside the loop.
+	SystemLog func(ctx context.Context, text string) error
 
 	instance string
 }
@@ -134,9 +137,12 @@ func New(opt Options) (*Agent, error) {
 		}
 		opt.Runner = r
 	}
-	executors, links := systemExecutors(opt.Node, opt.Runner, a.lookAt, opt.Logger)
+	sys := systemHands(opt.Node, opt.Runner, a.lookAt, opt.Logger)
 	if opt.Executors == nil {
-		opt.Executors = executors
+		opt.Executors = sys.executors
+	}
+	if opt.SystemLog == nil {
+		opt.SystemLog = sys.errorLog
 	}
 	if opt.Fencer == nil {
 		opt.Fencer = fence.New(opt.Runner)
@@ -153,7 +159,7 @@ func New(opt Options) (*Agent, error) {
 		opt.FormatVolume = repository.Format
 	}
 	if opt.WatchLinks == nil {
-		opt.WatchLinks = links
+		opt.WatchLinks = sys.links
 	}
 	if opt.Inspect == nil {
 		opt.Inspect = collect.Look

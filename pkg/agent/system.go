@@ -16,18 +16,37 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
-// linkWatch reports how this machine's network interfaces are.
-type linkWatch func(context.Context) (<-chan linux.LinkEvent, error)
+// hands are what the agent does to its own machine with, by the operating system.
+type hands struct {
+	executors executor.Registry
+	links     func(context.Context) (<-chan linux.LinkEvent, error)
+	errorLog  func(ctx context.Context, text string) error // nil: the system has none of its own
+}
 
-// systemExecutors lists the executors that this daemon has: the one place where they are registered. With them comes the watcher
-// of the same system's interfaces.
-func systemExecutors(node *config.Node, run *executor.Runner, look script.Look, log *slog.Logger) (executor.Registry, linkWatch) {
+// systemHands lists the executors that this daemon has: the one place where they are registered.
+func systemHands(node *config.Node, run *executor.Runner, look script.Look, log *slog.Logger) hands {
 	if node.System == config.SystemAIX || node.System == "" && runtime.GOOS == config.SystemAIX {
 		sys := aix.New(aix.Options{Runner: run, CommandDir: node.CommandDir, Logger: log})
 		list := append(sys.Executors(), script.New(script.Options{Runner: run, Look: look, Logger: log}))
-		return executor.NewRegistry(list...), func(ctx context.Context) (<-chan linux.LinkEvent, error) { return aixLinks(ctx, sys) }
+		return hands{executors: executor.NewRegistry(list...), errorLog: sys.LogError,
+			links: func(ctx context.Context) (<-chan linux.LinkEvent, error) { return aixLinks(ctx, sys) }}
 	}
-	return linuxExecutors(run, look, log), linux.WatchLinks
+	return hands{executors: linuxExecutors(run, look, log), links: linux.WatchLinks}
+}
+
+// tellSystem writes a line into the system's own error log, where it has one.
+func (m *member) tellSystem(text string) {
+	write := m.opt.SystemLog
+	if write == nil {
+		return
+	}
+	m.work.Go(func() {
+		ctx, cancel := context.WithTimeout(m.loop.ctx, 10*time.Second)
+		defer cancel()
+		if err := write(ctx, "holdfast: "+text); err != nil {
+			m.log.Warn("the system's error log was not written to", "text", text, "error", err)
+		}
+	})
 }
 
 // aixLinks passes on what AIX's watcher sees.

@@ -322,6 +322,9 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 		if !slices.ContainsFunc(w.events(since), func(e api.Event) bool { return strings.Contains(e.Sentence, "reorgvg is at work") }) {
 			t.Errorf("the cause is not in the history: %v", w.events(since))
 		}
+		if out := w.emulated(third, "errpt", "-a", "-j", "AA8AB241"); !strings.Contains(out, "could not be acquired on node "+third) {
+			t.Errorf("the failure is not in the error log of %s: %s", third, out)
+		}
 		w.storage(third, func(x *fake.World) { delete(x.ODM.Locks, aixVG); x.Run.LVM = nil })
 	})
 
@@ -389,4 +392,20 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 		t.Errorf("the watcher saw only %d moves", moves)
 	}
 	w.judgeStorage()
+}
+
+// The judge of the storage's notes can tell a living holder from one that had ended.
+func TestStillLived(t *testing.T) {
+	w := &aixWorld{world: &world{t: t}}
+	begin := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	events := []lab.Event{{Time: begin, Node: "node1", Kind: "up", Detail: "boot 0123abcd"}, {Time: begin, Node: "node2", Kind: "reset"},
+		{Time: begin.Add(10 * time.Second), Node: "node1", Kind: "crash", Took: time.Second}, {Time: begin.Add(20 * time.Second), Node: "node1", Kind: "up", Detail: "boot 4567abcd"}}
+	for boot, ends := range map[string]time.Duration{"0123abcd-9": 11 * time.Second, "4567abcd-9": time.Hour, "89efabcd-9": time.Hour} {
+		for _, after := range []time.Duration{time.Second, 10500 * time.Millisecond, 11 * time.Second, 30 * time.Second} {
+			line := begin.Add(after).Format(time.RFC3339Nano) + " volume group datavg is varied on by node2 (boot x) while node1 (boot " + boot + ") has it"
+			if got := w.stillLived(line, events); got != (after < ends) {
+				t.Errorf("%s after %v: %v", boot, after, got)
+			}
+		}
+	}
 }

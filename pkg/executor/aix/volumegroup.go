@@ -164,19 +164,16 @@ func (x *VolumeGroups) Start(ctx context.Context, r executor.Resource) executor.
 	}
 	fail := func(err error) executor.Result { return because(x.Probe(context.WithoutCancel(ctx), r), err) }
 	known, err := x.known(ctx, r)
-	if err != nil {
-		return fail(err)
-	}
-	if known {
+	how := ""
+	switch {
+	case err != nil:
+	case !known:
+		err = x.importGroup(ctx, r)
+	default:
 		if err = x.unlock(ctx, r); err == nil {
 			x.refresh(ctx, r)
+			how, err = x.varyOn(ctx, r)
 		}
-	} else {
-		err = x.importGroup(ctx, r)
-	}
-	how := ""
-	if err == nil {
-		how, err = x.varyOn(ctx, r)
 	}
 	if err != nil {
 		return fail(err)
@@ -189,7 +186,7 @@ func (x *VolumeGroups) Start(ctx context.Context, r executor.Resource) executor.
 	return res
 }
 
-// importGroup makes an unknown volume group known. importvg sets quorum and automatic varyon to their defaults, so both are set
+// importGroup makes an unknown volume group known, and varied on. importvg sets quorum and automatic varyon to their defaults, so both are set
 // again: a cluster's volume group must not come up at boot, nor go off while a majority of copies is lost.
 func (x *VolumeGroups) importGroup(ctx context.Context, r executor.Resource) error {
 	g := r.VolumeGroup
@@ -288,9 +285,6 @@ func (x *VolumeGroups) refresh(ctx context.Context, r executor.Resource) {
 // missing, only FORCED_VARYON goes on without them. The result is a clause for the operator.
 func (x *VolumeGroups) varyOn(ctx context.Context, r executor.Resource) (string, error) {
 	g := r.VolumeGroup
-	if x.Probe(ctx, r).Status == executor.Running {
-		return "", nil
-	}
 	args := []string{"-n", g.Name} // stale partitions are synchronised by the administrator's own means: it takes its time
 	if g.Mode == cluster.VolumeGroupEnhanced {
 		args = []string{"-n", "-c", "-A", "-O", g.Name}
