@@ -190,11 +190,11 @@ func (a *Agent) Diff(_ context.Context, text api.DefinitionText) (api.Diff, erro
 	}
 	var d *cluster.Definition
 	if text.Staged {
-		if s := m.view().Staged; s != nil {
-			d = s.Definition
-		} else {
+		s := m.view().Staged
+		if s == nil {
 			return api.Diff{Same: true, Version: m.view().DefinitionVersion}, nil
 		}
+		d = s.Definition
 	} else {
 		var bad error
 		if d, bad = decodeDefinition(text.File, text.YAML); bad != nil {

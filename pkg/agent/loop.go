@@ -383,6 +383,10 @@ func (m *member) putIntoEffect(view *state.State) {
 		m.log.Warn("store the list of members", "error", err)
 	}
 	m.keepVolume(view)
+	if old := m.loop.definition; old != nil {
+		version := view.DefinitionVersion - 1
+		m.work.Go(func() { m.keepOld(old, version) })
+	}
 	m.followDefinition(m.loop.definition, view.Definition)
 	m.loop.definition = view.Definition
 	select {

@@ -44,6 +44,7 @@ const (
 	rpcCard    = "card"
 
 	rpcRemember = "remember"
+	rpcKept     = "snapshot"
 )
 
 // A member is this node's part in one cluster: everything that exists between joining and leaving it.
@@ -183,6 +184,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcInspect, m.serveInspect)
 	m.links.Handle(rpcRepair, m.serveRepair)
 	m.links.Handle(rpcCard, m.serveCard)
+	m.links.Handle(rpcKept, m.serveKept)
 }
 
 func (m *member) openLog() error {

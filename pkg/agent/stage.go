@@ -40,6 +40,11 @@ func (m *member) sync(ctx context.Context, who api.Caller, r api.StagedRequest) 
 			return api.Reply{}, err
 		}
 	}
+	if view.Staged != nil {
+		if err := m.keepSnapshot(autoName(view.DefinitionVersion), "before a sync by "+who.String(), "the cluster", view.Definition, view.DefinitionVersion); err != nil {
+			return api.Reply{}, api.Errorf(api.CodeRefused, "the snapshot before the sync could not be kept, nothing was activated: %v", err)
+		}
+	}
 	res, err := m.commit(ctx, &state.Command{ID: r.ID, By: who.String(), Activate: &state.Activate{Version: r.Version}})
 	return api.Reply{Index: res.Index, Refused: res.Refused, DefinitionVersion: m.view().DefinitionVersion}, err
 }

@@ -92,6 +92,9 @@ func init() {
 					}},
 				{class: "node", usage: "NAME ADDRESS=network:address/prefix ...", names: namesOne, run: addNode,
 					doc: "add a node to the definition and print the one-time token with which it joins (clmgr join cluster TOKEN=..., there)"},
+				{class: "snapshot", aliases: snapshotWords, usage: "NAME [DESCRIPTION=text] [FILE=path]", names: namesOne, run: addSnapshot,
+					doc:   "keep the active definition under a name, on all nodes; with FILE= a cluster file, or what can be taken from PowerHA's own snapshot (.odm)",
+					attrs: []argument{{"DESCRIPTION", "text", "up to 255 bytes"}, {"FILE", "path", "a cluster file or an .odm file instead of the active definition"}}},
 				{class: "token", usage: "NODE", names: namesOne, run: addToken, doc: "print a new one-time token for a node that is in the definition",
 					attrs: []argument{{"TTL", "SECONDS", "how long it holds"}}},
 			}},
@@ -102,6 +105,8 @@ func init() {
 				{class: "event", aliases: []string{"events", "ev"}, names: namesNone, run: queryEvents, doc: "the cluster's history, oldest first",
 					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"SINCE", "id", "only those after this id"}, {"NODE", "node", ""},
 						{"GROUP", "group", ""}, {"KIND", "name", "as node_down"}}},
+				{class: "snapshot", aliases: snapshotWords, usage: "[NAME[,NAME]]", names: namesListOpt, run: querySnapshots,
+					doc: "the kept definitions and where they are; those that begin with auto. the cluster took by itself before a change"},
 				{class: "status", names: namesNone, run: queryStatus, doc: "everything that this node knows of the cluster (best with -o json)"},
 			}},
 		{name: "modify", aliases: []string{"mod", "ch", "change"}, doc: "change an object", anyClass: &operation{
@@ -111,6 +116,7 @@ func init() {
 			operations: []operation{
 				{class: "cluster", usage: "[NAME]", names: namesOptional, run: deleteCluster,
 					doc: "take this node out of its cluster; on the last node the cluster is gone (needs -f)"},
+				{class: "snapshot", aliases: snapshotWords, usage: "NAME[,NAME]", names: namesList, run: deleteSnapshots, doc: "remove snapshots from all nodes"},
 			}},
 		{name: "online", aliases: []string{"start", "on"}, doc: "start cluster services, bring groups online", operations: []operation{
 			{class: "cluster", usage: "[NAME]", names: namesOptional, run: startServices, doc: "start cluster services on all nodes",
@@ -160,7 +166,11 @@ func init() {
 		{name: "unmanage", doc: "leave groups running outside the cluster's care", operations: []operation{
 			{class: "resource_group", usage: "RG[,RG]", names: namesList, run: unmanageGroups, attrs: []argument{timeoutAttr},
 				doc: "the groups run on, unwatched, and are not taken over"}}},
-		{name: "manage", aliases: []string{"mg"}, doc: "take groups back", operations: []operation{
+		{name: "manage", aliases: []string{"mg"}, doc: "take groups back, restore snapshots", operations: []operation{
+			{class: "snapshot", aliases: snapshotWords, usage: "restore NAME [CONFIGURE=no] [FORCE=yes]", names: namesUpToTwo, run: restoreSnapshot,
+				doc: "make a kept definition the active one, live: verified on all nodes first, with the plan shown",
+				attrs: []argument{{"CONFIGURE", "yes|no", "no: only show what it would do (default yes)"},
+					{"FORCE", "yes|no", "go on although the verification finds errors (default no)"}, timeoutAttr}},
 			{class: "resource_group", usage: "RG[,RG]", names: namesList, run: manageGroups, attrs: []argument{timeoutAttr},
 				doc: "the cluster adopts what runs"}}},
 		{name: "sync", aliases: []string{"sy"}, doc: "synchronise the definition", operations: []operation{
@@ -176,7 +186,11 @@ func init() {
 		{name: "view", aliases: []string{"vi", "cat"}, doc: "show a log", operations: []operation{
 			{class: "log", aliases: []string{"lo"}, usage: "[NAME]", names: namesOptional, run: viewLog, doc: "show one of this node's logs; without a name: which there are",
 				attrs: []argument{{"TAIL", "n", "the last n lines"}, {"HEAD", "n", "the first n lines"}, {"FILTER", "expression", "only lines that match"},
-					{"CASE", "sensitive|insensitive", "for FILTER"}}}}},
+					{"CASE", "sensitive|insensitive", "for FILTER"}}},
+			{class: "snapshot", aliases: snapshotWords, usage: "NAME", names: namesOne, run: viewSnapshot, doc: "print a snapshot: a heading and a cluster file"}}},
+		{name: "compare", doc: "what a snapshot differs in", operations: []operation{
+			{class: "snapshot", aliases: snapshotWords, usage: "NAME [NAME]", names: namesUpToTwo, run: compareSnapshots,
+				doc: "what would change if the snapshot were restored now; with a second name, what differs in that one from the first"}}},
 		{name: "confirm", doc: "give the cluster your word", operations: []operation{
 			{class: "node_down", usage: "NODE", names: namesOne, run: confirmNodeDown, attrs: []argument{timeoutAttr},
 				doc: "NODE is dead: its power is off or its disks are cut off. If that is not so, two nodes may hold one file system"}}},

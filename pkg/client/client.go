@@ -187,6 +187,26 @@ func (c *Client) Check(ctx context.Context, t api.DefinitionText) (api.CheckRepo
 	return send[api.CheckReport](ctx, c, http.MethodPost, api.PathCheck, t)
 }
 
+// Snapshots lists the kept definitions.
+func (c *Client) Snapshots(ctx context.Context) (api.SnapshotList, error) {
+	return get[api.SnapshotList](ctx, c, api.PathSnapshots, nil)
+}
+
+// Snapshot reads one.
+func (c *Client) Snapshot(ctx context.Context, name string) (api.SnapshotText, error) {
+	return get[api.SnapshotText](ctx, c, api.PathSnapshots, url.Values{"name": {name}})
+}
+
+// AddSnapshot keeps the active definition.
+func (c *Client) AddSnapshot(ctx context.Context, s api.NewSnapshot) (api.SnapshotReply, error) {
+	return send[api.SnapshotReply](ctx, c, http.MethodPost, api.PathSnapshots, s)
+}
+
+// DeleteSnapshot removes one from all nodes that answer.
+func (c *Client) DeleteSnapshot(ctx context.Context, name string) (api.SnapshotReply, error) {
+	return send[api.SnapshotReply](ctx, c, http.MethodDelete, api.PathSnapshots+"?"+url.Values{"name": {name}}.Encode(), nil)
+}
+
 // Verify looks at all nodes; it may take as long as the context allows.
 func (c *Client) Verify(ctx context.Context, r api.VerifyRequest) (api.VerifyReport, error) {
 	return send[api.VerifyReport](ctx, c, http.MethodPost, api.PathVerify, r)

@@ -21,6 +21,16 @@ type Backend interface {
 	Writer
 	Membership
 	Verifier
+	Snapshots
+}
+
+// Snapshots are kept definitions.
+type Snapshots interface {
+	ListSnapshots(ctx context.Context) (api.SnapshotList, error)
+	// ReadSnapshot finds the snapshot on any node. Secrets of fence devices are in it; the server masks them as those of the definition.
+	ReadSnapshot(ctx context.Context, name string) (api.SnapshotText, error)
+	AddSnapshot(ctx context.Context, who api.Caller, s api.NewSnapshot) (api.SnapshotReply, error)
+	DeleteSnapshot(ctx context.Context, who api.Caller, name string) (api.SnapshotReply, error)
 }
 
 // A Verifier looks at all nodes. The server has checked that the caller may ask for this.

@@ -45,6 +45,9 @@ func (s *Server) routes() []route {
 		{"GET " + api.PathDefinition, api.RoleView, 0, false, (*call).definition},
 		{"POST " + api.PathDiff, api.RoleView, api.MaxDefinition, false, (*call).diff},
 		{"POST " + api.PathCheck, api.RoleView, api.MaxDefinition, false, (*call).check},
+		{"GET " + api.PathSnapshots, api.RoleView, 0, false, (*call).snapshots},
+		{"POST " + api.PathSnapshots, api.RoleAdmin, api.MaxDefinition, true, (*call).addSnapshot},
+		{"DELETE " + api.PathSnapshots, api.RoleAdmin, 0, true, (*call).deleteSnapshot},
 		{"POST " + api.PathVerify, api.RoleOperate, api.MaxDefinition, true, (*call).verify},
 		{"PUT " + api.PathDefinition, api.RoleAdmin, api.MaxDefinition, true, (*call).setDefinition},
 		{"POST " + api.PathSync, api.RoleAdmin, api.MaxBody, true, (*call).sync},
@@ -257,6 +260,41 @@ func (c *call) check() (any, error) {
 	ctx, cancel := c.bounds()
 	defer cancel()
 	return c.s.cfg.Backend.Check(ctx, t)
+}
+
+func (c *call) snapshots() (any, error) {
+	ctx, cancel := c.bounds()
+	defer cancel()
+	name := c.r.URL.Query().Get("name")
+	if name == "" {
+		return c.s.cfg.Backend.ListSnapshots(ctx)
+	}
+	t, err := c.s.cfg.Backend.ReadSnapshot(ctx, name)
+	if err != nil || c.who.Role.Allows(api.RoleAdmin) {
+		return t, err
+	}
+	d, err := masked(api.Definition{YAML: t.YAML})
+	t.YAML = d.YAML
+	return t, err
+}
+
+func (c *call) addSnapshot() (any, error) {
+	var s api.NewSnapshot
+	if err := c.body(&s); err != nil {
+		return nil, err
+	}
+	c.note = "add snapshot " + bounded(s.Name, 64)
+	ctx, cancel := c.bounds()
+	defer cancel()
+	return c.s.cfg.Backend.AddSnapshot(ctx, c.who, s)
+}
+
+func (c *call) deleteSnapshot() (any, error) {
+	name := c.r.URL.Query().Get("name")
+	c.note = "delete snapshot " + bounded(name, 64)
+	ctx, cancel := c.bounds()
+	defer cancel()
+	return c.s.cfg.Backend.DeleteSnapshot(ctx, c.who, name)
 }
 
 // verifyLimit is how long a verification may take: methods and fence devices have timeouts of their own, and this above them.

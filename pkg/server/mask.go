@@ -33,5 +33,6 @@ func masked(text api.Definition) (api.Definition, error) {
 	if err != nil {
 		return api.Definition{}, fmt.Errorf("mask the secrets of the definition: %w", err)
 	}
-	return api.Definition{YAML: string(y), Version: text.Version}, nil
+	text.YAML = string(y)
+	return text, nil
 }

@@ -72,12 +72,6 @@ func (f *hit) as(s api.Severity) *hit {
 	return f
 }
 
-// advise replaces the advice.
-func (f *hit) advise(format string, args ...any) *hit {
-	f.Fix = fmt.Sprintf(format, args...)
-	return f
-}
-
 // fixBy says what FIX=yes does on the finding's node.
 func (f *hit) fixBy(a Action) *hit {
 	f.action, f.Fixable = &a, true
@@ -122,9 +116,7 @@ func Actions(in *Input, node string) []Action {
 
 func judge(in *Input) (api.VerifyReport, []hit) {
 	r := api.VerifyReport{Time: in.Now, Silent: in.Silent, Findings: []api.Finding{}}
-	for _, n := range in.nodeNames() {
-		r.Nodes = append(r.Nodes, n)
-	}
+	r.Nodes = in.nodeNames()
 	var all []hit
 	for i := range checkTable {
 		c := &checkTable[i]

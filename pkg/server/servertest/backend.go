@@ -5,6 +5,8 @@ package servertest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
@@ -30,6 +32,7 @@ type Backend struct {
 	changed  chan struct{}
 	yaml     string
 	version  uint64
+	kept     map[string]api.SnapshotText
 	staged   string
 	stagedAt uint64
 	events   []api.Event
@@ -198,6 +201,58 @@ func (b *Backend) Check(_ context.Context, t api.DefinitionText) (api.CheckRepor
 		return api.CheckReport{}, nil
 	}
 	return b.OnCheck(t)
+}
+
+// ListSnapshots lists what AddSnapshot has kept.
+func (b *Backend) ListSnapshots(context.Context) (api.SnapshotList, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := api.SnapshotList{Snapshots: []api.Snapshot{}}
+	for _, name := range slices.Sorted(maps.Keys(b.kept)) {
+		out.Snapshots = append(out.Snapshots, b.kept[name].Snapshot)
+	}
+	return out, nil
+}
+
+// ReadSnapshot gives one of them.
+func (b *Backend) ReadSnapshot(_ context.Context, name string) (api.SnapshotText, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, ok := b.kept[name]
+	if !ok {
+		return t, api.Errorf(api.CodeNotFound, "there is no snapshot %q", name)
+	}
+	return t, nil
+}
+
+// AddSnapshot keeps the definition.
+func (b *Backend) AddSnapshot(_ context.Context, who api.Caller, s api.NewSnapshot) (api.SnapshotReply, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.kept[s.Name]; ok {
+		return api.SnapshotReply{}, api.Errorf(api.CodeExists, "there is a snapshot %q already", s.Name)
+	}
+	if b.kept == nil {
+		b.kept = map[string]api.SnapshotText{}
+	}
+	yaml := b.yaml
+	if s.YAML != "" {
+		yaml = s.YAML
+	}
+	b.kept[s.Name] = api.SnapshotText{YAML: yaml, Snapshot: api.Snapshot{Name: s.Name, Description: s.Description, Version: b.version, By: who.String(),
+		Nodes: []string{"node1", "node2"}}}
+	return api.SnapshotReply{Nodes: []string{"node1", "node2"}}, nil
+}
+
+// DeleteSnapshot forgets one.
+func (b *Backend) DeleteSnapshot(_ context.Context, _ api.Caller, name string) (api.SnapshotReply, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.kept[name]; !ok {
+		return api.SnapshotReply{}, api.Errorf(api.CodeNotFound, "there is no snapshot %q", name)
+	}
+	delete(b.kept, name)
+	return api.SnapshotReply{Nodes: []string{"node1", "node2"}}, nil
 }
 
 // Verify asks the hook.
