@@ -93,8 +93,12 @@ func disp(ctx context.Context, t *toolCall) error {
 func (t *toolCall) dispApplication(d *cluster.Definition, a *cluster.ApplicationController) {
 	t.line("Cluster %s provides the following application: %s", d.Name, a.Name)
 	t.line("   Application: %s {%s}", a.Name, strings.ToLower(appState(&t.st, a.Name)))
-	t.line("      %s is started by %s", a.Name, strings.Join(append([]string{a.StartScript}, a.StartArgs...), " "))
-	t.line("      %s is stopped by %s", a.Name, strings.Join(append([]string{a.StopScript}, a.StopArgs...), " "))
+	if a.Agent != "" {
+		t.line("      %s is started and stopped by the agent %s", a.Name, a.Agent)
+	} else {
+		t.line("      %s is started by %s", a.Name, strings.Join(append([]string{a.StartScript}, a.StartArgs...), " "))
+		t.line("      %s is stopped by %s", a.Name, strings.Join(append([]string{a.StopScript}, a.StopArgs...), " "))
+	}
 	for _, m := range a.Monitors {
 		if mon := d.ApplicationMonitor(m); mon != nil {
 			t.line("      Application monitor of %s: %s (%s, %s); on failure: %s", a.Name, mon.Name, mon.Type, mon.Mode, mon.FailureAction)

@@ -320,7 +320,7 @@ func pairs[T any](a Attribute, at func(*T) *map[string]string, hide func(key str
 
 const hidden = "***"
 
-// Secret reports whether a parameter of a fence agent is a secret, which is never printed.
+// Secret reports whether a parameter of a fence or resource agent is a secret, which is never printed.
 func Secret(parameter string) bool {
 	p := strings.ToLower(parameter)
 	if strings.HasSuffix(p, "_script") {
@@ -331,7 +331,7 @@ func Secret(parameter string) bool {
 			return true
 		}
 	}
-	return false
+	return strings.HasSuffix(p, "pass") || strings.HasSuffix(p, "pwd")
 }
 
 func notSecret(string) bool { return false }

@@ -407,31 +407,49 @@ func fileSystemClass() Class {
 }
 
 func controllerClass() Class {
-	return newClass(Class{Name: "application_controller", Aliases: []string{"ac", "app", "application"}, Doc: "how an application is started and stopped"},
+	c := newClass(Class{Name: "application_controller", Aliases: []string{"ac", "app", "application"}, Doc: "how an application is started and stopped"},
 		func(d *Definition) *[]ApplicationController { return &d.ApplicationControllers }, func(a *ApplicationController) *string { return &a.Name },
-		text(Attribute{Name: "AGENT", Doc: "what runs it in place of scripts: src:SUBSYSTEM"}, func(a *ApplicationController) *string { return &a.Agent }),
-		command(Attribute{Name: "STARTSCRIPT", Doc: "absolute path of the start script, and its arguments"},
+		text(Attribute{Name: "AGENT", Doc: "what runs it instead of scripts: ocf:heartbeat:nginx, systemd:nginx.service, user:TYPE, or src:SUBSYSTEM on AIX"},
+			func(a *ApplicationController) *string { return &a.Agent }),
+		words(Attribute{Name: "PARAMS", Aliases: []string{"PARAM"}, Doc: "the agent's parameters, as name:value separated by blanks; a value with blanks is quoted"},
+			func(a *ApplicationController) *map[string]string { return &a.Params }, Secret),
+		command(Attribute{Name: "STARTSCRIPT", Required: true, Unless: "AGENT", Doc: "absolute path of the start script, and its arguments"},
 			func(a *ApplicationController) *string { return &a.StartScript }, func(a *ApplicationController) *[]string { return &a.StartArgs }),
-		command(Attribute{Name: "STOPSCRIPT", Doc: "absolute path of the stop script, and its arguments"},
+		command(Attribute{Name: "STOPSCRIPT", Required: true, Unless: "AGENT", Doc: "absolute path of the stop script, and its arguments"},
 			func(a *ApplicationController) *string { return &a.StopScript }, func(a *ApplicationController) *[]string { return &a.StopArgs }),
 		names(Attribute{Name: "MONITORS", Refers: "application_monitor", Doc: "the monitors that watch it"},
 			func(a *ApplicationController) *[]string { return &a.Monitors }),
 		enum(Attribute{Name: "STARTUP_MODE", Values: []string{"foreground", "background"}, Default: "foreground",
 			Doc: "foreground: the group is online when the start script has ended with 0"},
 			func(a *ApplicationController) *string { return &a.StartupMode }, nil),
-		seconds(Attribute{Name: "START_TIMEOUT", Default: "60", Doc: "after which a start script is killed and counts as failed"},
+		seconds(Attribute{Name: "START_TIMEOUT", Default: "60", Doc: "after which a start is killed and counts as failed; of an agent: what it asks for"},
 			func(a *ApplicationController) *time.Duration { return &a.StartTimeout }),
-		seconds(Attribute{Name: "STOP_TIMEOUT", Default: "60", Doc: "after which a stop script is killed and counts as failed"},
+		seconds(Attribute{Name: "STOP_TIMEOUT", Default: "60", Doc: "after which a stop is killed and counts as failed; of an agent: what it asks for"},
 			func(a *ApplicationController) *time.Duration { return &a.StopTimeout }),
 	)
+	runByAgent := func(d *Definition, name string) bool {
+		a := d.ApplicationController(name)
+		return a != nil && a.OwnTimes()
+	}
+	for _, name := range []string{"START_TIMEOUT", "STOP_TIMEOUT"} {
+		c.Attribute(name).noDefault = runByAgent
+	}
+	// The default times of scripts are not an agent's, when an application becomes one's.
+	c.settle = func(d *Definition, name string) {
+		if a := d.ApplicationController(name); a != nil && !a.OwnTimes() {
+			drop(&a.StartTimeout, DefaultStartTimeout)
+			drop(&a.StopTimeout, DefaultStopTimeout)
+		}
+	}
+	return c
 }
 
 func monitorClass() Class {
 	type M = ApplicationMonitor
 	c := newClass(Class{Name: "application_monitor", Aliases: []string{"am", "mon", "monitor"}, Doc: "what watches an application"},
 		func(d *Definition) *[]M { return &d.ApplicationMonitors }, func(m *M) *string { return &m.Name },
-		enum(Attribute{Name: "TYPE", Values: []string{"Process", "Custom"}, Required: true, Doc: "watch processes, or ask a script"},
-			func(m *M) *string { return &m.Type }, map[string]string{"Process": "process", "Custom": "custom"}),
+		enum(Attribute{Name: "TYPE", Values: []string{"Process", "Custom", "Agent"}, Required: true, Doc: "watch processes, ask a script, or ask the application's agent"},
+			func(m *M) *string { return &m.Type }, map[string]string{"Process": "process", "Custom": "custom", "Agent": "agent"}),
 		enum(Attribute{Name: "MODE", Values: []string{"longrunning", "startup", "both"}, Default: "longrunning",
 			Doc: "watch while it runs, judge the start, or both"}, func(m *M) *string { return &m.Mode }, nil),
 		field[M]{Attribute{Name: "APPLICATIONS", Kind: KindNames, Refers: "application_controller", Doc: "the controllers that it watches"},
@@ -454,6 +472,8 @@ func monitorClass() Class {
 			func(m *M) *string { return &m.MonitorMethod }),
 		seconds(Attribute{Name: "MONITORINTERVAL", Default: formatSeconds(DefaultMonitorInterval), Doc: "how often the script is asked; not back in this time it hangs"},
 			func(m *M) *time.Duration { return &m.MonitorInterval }),
+		integer(Attribute{Name: "DEPTH", Aliases: []string{"OCF_CHECK_LEVEL"}, Default: "0", Doc: "how thoroughly an agent looks: 0, 10, 20, ..."},
+			0, 100, func(m *M) *int { return &m.Depth }),
 		integer(Attribute{Name: "HUNGSIGNAL", Default: "9", Doc: "the signal for a script that hangs"}, 1, 63, func(m *M) *int { return &m.HungSignal }),
 		seconds(Attribute{Name: "STABILIZATION", Doc: "what the application gets after its start until it is first seen well; none: 10 for Process, 60 for Custom"},
 			func(m *M) *time.Duration { return &m.Stabilization }),

@@ -76,8 +76,13 @@ type Attribute struct {
 	Refers string
 	// Required attributes must be given when an object is added.
 	Required bool
+	// Unless names the attribute that, when it is set, takes the place of this required one.
+	Unless string
 	// ReadOnly attributes can be queried only.
 	ReadOnly bool
+
+	// noDefault says of which objects Default is not true.
+	noDefault func(d *Definition, name string) bool
 
 	get func(d *Definition, name string) string
 	set func(d *Definition, name, value string) error
@@ -156,6 +161,9 @@ func (c *Class) Get(d *Definition, name, attribute string) (string, error) {
 	if v := a.get(d, name); v != "" {
 		return v, nil
 	}
+	if a.noDefault != nil && a.noDefault(d, name) {
+		return "", nil
+	}
 	return a.Default, nil
 }
 
@@ -194,7 +202,7 @@ func (c *Class) Add(d *Definition, name string, set []Assignment) error {
 		}
 	}
 	for _, a := range c.Attributes {
-		if a.Required && !given[a.Name] && a.get(work, name) == "" {
+		if a.Required && !given[a.Name] && !given[a.Unless] && a.get(work, name) == "" {
 			bad = append(bad, fmt.Errorf("add %s %s: %s is needed (%s): %w", c.Name, name, a.Name, a.Doc, ErrMissing))
 		}
 	}
@@ -288,7 +296,7 @@ func (c *Class) assign(d *Definition, name string, set []Assignment) error {
 			continue
 		}
 		v := values[a.Name]
-		if v == "" && a.Required {
+		if v == "" && a.Required && (a.Unless == "" || values[a.Unless] == "" && c.Attribute(a.Unless).get(d, name) == "") {
 			bad = append(bad, fmt.Errorf("%s %s: %s cannot be empty: %w", c.Name, name, a.Name, ErrMissing))
 			continue
 		}

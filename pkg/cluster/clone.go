@@ -33,6 +33,7 @@ func (d *Definition) Clone() *Definition {
 	c.ApplicationControllers = slices.Clone(d.ApplicationControllers)
 	for i := range c.ApplicationControllers {
 		a := &c.ApplicationControllers[i]
+		a.Params = cloneMap(a.Params)
 		a.StartArgs, a.StopArgs, a.Monitors = slices.Clone(a.StartArgs), slices.Clone(a.StopArgs), slices.Clone(a.Monitors)
 	}
 	c.ApplicationMonitors = slices.Clone(d.ApplicationMonitors)

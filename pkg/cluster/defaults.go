@@ -65,8 +65,10 @@ func (d *Definition) Defaults() {
 	for i := range d.ApplicationControllers {
 		a := &d.ApplicationControllers[i]
 		fill(&a.StartupMode, "foreground")
-		fill(&a.StartTimeout, DefaultStartTimeout)
-		fill(&a.StopTimeout, DefaultStopTimeout)
+		if !a.OwnTimes() {
+			fill(&a.StartTimeout, DefaultStartTimeout)
+			fill(&a.StopTimeout, DefaultStopTimeout)
+		}
 	}
 	for i := range d.ApplicationMonitors {
 		d.ApplicationMonitors[i].defaults()
@@ -96,7 +98,7 @@ func (d *Definition) Defaults() {
 
 func (m *ApplicationMonitor) defaults() {
 	fill(&m.Mode, "longrunning")
-	fill(&m.MonitorInterval, DefaultMonitorInterval)
+	fill(&m.MonitorInterval, m.defaultInterval())
 	fill(&m.Stabilization, m.defaultStabilization())
 	fill(&m.HungSignal, DefaultHungSignal)
 	fill(&m.FailureAction, "notify")
@@ -119,7 +121,7 @@ func (m *ApplicationMonitor) leastRestartInterval() time.Duration {
 		return 0 // Validate reports the count; a product with it would say nothing.
 	}
 	interval, stable := m.MonitorInterval, m.Stabilization
-	fill(&interval, DefaultMonitorInterval)
+	fill(&interval, m.defaultInterval())
 	fill(&stable, m.defaultStabilization())
 	if m.Type == "process" {
 		interval = 0 // The death of a process is seen at once, not at the next interval.
@@ -128,6 +130,14 @@ func (m *ApplicationMonitor) leastRestartInterval() time.Duration {
 		return 0
 	}
 	return time.Duration(n) * (interval + stable)
+}
+
+// defaultInterval of an agent is short, because its timeout is its own and not the interval.
+func (m *ApplicationMonitor) defaultInterval() time.Duration {
+	if m.Type == "agent" {
+		return DefaultAgentMonitorInterval
+	}
+	return DefaultMonitorInterval
 }
 
 func (m *ApplicationMonitor) defaultStabilization() time.Duration {
@@ -184,8 +194,10 @@ func (d *Definition) Sparse() *Definition {
 	for i := range c.ApplicationControllers {
 		a := &c.ApplicationControllers[i]
 		drop(&a.StartupMode, "foreground")
-		drop(&a.StartTimeout, DefaultStartTimeout)
-		drop(&a.StopTimeout, DefaultStopTimeout)
+		if !a.OwnTimes() {
+			drop(&a.StartTimeout, DefaultStartTimeout)
+			drop(&a.StopTimeout, DefaultStopTimeout)
+		}
 	}
 	for i := range c.ApplicationMonitors {
 		c.ApplicationMonitors[i].sparse()
@@ -216,7 +228,7 @@ func (d *Definition) Sparse() *Definition {
 func (m *ApplicationMonitor) sparse() {
 	drop(&m.RestartInterval, m.defaultRestartInterval())
 	drop(&m.Mode, "longrunning")
-	drop(&m.MonitorInterval, DefaultMonitorInterval)
+	drop(&m.MonitorInterval, m.defaultInterval())
 	drop(&m.Stabilization, m.defaultStabilization())
 	drop(&m.HungSignal, DefaultHungSignal)
 	drop(&m.FailureAction, "notify")

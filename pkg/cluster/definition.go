@@ -110,27 +110,29 @@ type FileSystem struct {
 	StopTimeout time.Duration `json:"stop_timeout,omitempty"`
 }
 
-// An ApplicationController says how an application is started and stopped.
+// An ApplicationController says how an application is started and stopped: by two scripts, or by an agent.
 type ApplicationController struct {
 	Name string `json:"name"`
-	// Agent names what starts, stops and watches the application in place of scripts: "src:SUBSYSTEM" is a subsystem of the
-	// System Resource Controller. Empty: the scripts.
-	Agent       string   `json:"agent,omitempty"`
-	StartScript string   `json:"start_script,omitempty"` // absolute path; arguments, if any, follow in StartArgs
-	StopScript  string   `json:"stop_script,omitempty"`
-	StartArgs   []string `json:"start_args,omitempty"`
-	StopArgs    []string `json:"stop_args,omitempty"`
+	// Agent starts, stops and watches the application instead of scripts: see ParseAgent. Its timeouts, where none are set
+	// here, are its own.
+	Agent string `json:"agent,omitempty"`
+	// Params are the agent's parameters. Values of those that Secret names are never printed.
+	Params      map[string]string `json:"params,omitempty"`
+	StartScript string            `json:"start_script,omitempty"` // absolute path; arguments, if any, follow in StartArgs
+	StopScript  string            `json:"stop_script,omitempty"`
+	StartArgs   []string          `json:"start_args,omitempty"`
+	StopArgs    []string          `json:"stop_args,omitempty"`
 	// StartupMode is "foreground" (the default: the group is online when the script has ended with 0) or "background".
 	StartupMode  string        `json:"startup_mode,omitempty"`
-	StartTimeout time.Duration `json:"start_timeout,omitempty"` // default 60 s
-	StopTimeout  time.Duration `json:"stop_timeout,omitempty"`  // default 60 s
+	StartTimeout time.Duration `json:"start_timeout,omitempty"` // default 60 s; of an agent: what it asks for itself
+	StopTimeout  time.Duration `json:"stop_timeout,omitempty"`  // likewise
 	Monitors     []string      `json:"monitors,omitempty"`
 }
 
 // An ApplicationMonitor watches an application.
 type ApplicationMonitor struct {
 	Name string `json:"name"`
-	Type string `json:"type"` // "process" or "custom"
+	Type string `json:"type"` // "process", "custom", or "agent": the application's agent is asked
 	Mode string `json:"mode"` // "longrunning" (default), "startup" or "both"
 
 	Processes     []string `json:"processes,omitempty"`      // process monitor: command names, as `ps -e -o comm` or argv[0] shows them
@@ -141,6 +143,8 @@ type ApplicationMonitor struct {
 	MonitorMethod   string        `json:"monitor_method,omitempty"`   // custom monitor: absolute path, exit 0 = healthy
 	MonitorInterval time.Duration `json:"monitor_interval,omitempty"` // custom monitor: how often, and how long it may take; default 60 s
 	HungSignal      int           `json:"hung_signal,omitempty"`      // default 9
+	// Depth is how thoroughly an agent looks (OCF_CHECK_LEVEL): 0 (the default), 10, 20, ... as its documentation says.
+	Depth int `json:"depth,omitempty"`
 
 	// Stabilization is what the application gets until it is first seen well: default 10 s (process), 60 s (custom).
 	Stabilization time.Duration `json:"stabilization,omitempty"`

@@ -92,27 +92,24 @@ func tagged(device string) bool {
 func (v *validator) controllers() {
 	for i, a := range v.d.ApplicationControllers {
 		p := fmt.Sprintf("application_controllers[%d]", i)
-		v.agent(p, a)
-		v.script(p+".start_script", a.StartScript, a.Agent == "")
-		v.script(p+".stop_script", a.StopScript, a.Agent == "")
 		v.oneOf(p+".startup_mode", a.StartupMode, "foreground", "background")
-		v.within(p+".start_timeout", a.StartTimeout, 7*24*time.Hour)
-		v.within(p+".stop_timeout", a.StopTimeout, 7*24*time.Hour)
+		if a.Agent != "" {
+			v.agent(p, &a)
+		} else {
+			v.script(p+".start_script", a.StartScript, true)
+			v.script(p+".stop_script", a.StopScript, true)
+			if len(a.Params) > 0 {
+				v.add(p+".params", "an agent, or start_args", "scripts take no parameters")
+			}
+		}
+		v.agentMonitors(p, &a)
+		if !a.OwnTimes() || a.StartTimeout != 0 {
+			v.within(p+".start_timeout", a.StartTimeout, 7*24*time.Hour)
+		}
+		if !a.OwnTimes() || a.StopTimeout != 0 {
+			v.within(p+".stop_timeout", a.StopTimeout, 7*24*time.Hour)
+		}
 		v.distinct(p+".monitors", a.Monitors)
-	}
-}
-
-// agent checks what stands in place of the scripts.
-func (v *validator) agent(p string, a ApplicationController) {
-	if a.Agent == "" {
-		return
-	}
-	name, ok := strings.CutPrefix(a.Agent, AgentSRC)
-	if !ok || name == "" || strings.ContainsAny(name, "/ \t,:'\"") {
-		v.add(p+".agent", "src:SUBSYSTEM, or nothing and scripts", "the agent %q is not known", a.Agent)
-	}
-	if a.StartScript != "" || a.StopScript != "" || len(a.StartArgs)+len(a.StopArgs) > 0 {
-		v.add(p+".agent", "the one or the other", "an agent and scripts do not go together")
 	}
 }
 
@@ -136,7 +133,7 @@ func (v *validator) monitors() {
 }
 
 func (v *validator) monitor(p string, m *ApplicationMonitor) {
-	if v.oneOf(p+"type", m.Type, "process", "custom") {
+	if v.oneOf(p+"type", m.Type, "process", "custom", "agent") {
 		v.monitorType(p, m)
 	}
 	v.oneOf(p+"mode", m.Mode, "longrunning", "startup", "both")
@@ -157,14 +154,22 @@ func (v *validator) monitor(p string, m *ApplicationMonitor) {
 
 // monitorType checks what only one type of monitor has.
 func (v *validator) monitorType(p string, m *ApplicationMonitor) {
-	if m.Type == "custom" {
-		v.script(p+"monitor_method", m.MonitorMethod, true)
+	if m.Type == "agent" {
+		v.inRange(p+"depth", m.Depth, 0, 100)
+		if m.MonitorMethod != "" {
+			v.add(p+"monitor_method", "leave it out, or type custom", "an agent has its own method")
+		}
+	} else if m.Depth != 0 {
+		v.add(p+"depth", "leave it out, or type agent", "only an agent can be asked to look more thoroughly")
+	}
+	if m.Type != "process" {
+		v.script(p+"monitor_method", m.MonitorMethod, m.Type == "custom")
 		for _, f := range []struct {
 			key   string
 			given bool
 		}{{"processes", len(m.Processes) > 0}, {"pid_file", m.PIDFile != ""}, {"owner", m.Owner != ""}, {"instance_count", m.InstanceCount != 1}} {
 			if f.given {
-				v.add(p+f.key, "leave it out, or type process", "a custom monitor has no %s", f.key)
+				v.add(p+f.key, "leave it out, or type process", "a monitor of type %s has no %s", m.Type, f.key)
 			}
 		}
 		return

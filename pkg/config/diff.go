@@ -119,8 +119,8 @@ func modified(c *cluster.Class, a, b *cluster.Definition, from, to string) []Cha
 // says anyway. Empty: nothing.
 func unseen(class, attribute string, a, b *cluster.Definition, name string) string {
 	switch {
-	case class == "fence_device" && attribute == "PARAMS":
-		if !maps.Equal(paramsOf(a, name), paramsOf(b, name)) {
+	case attribute == "PARAMS":
+		if !maps.Equal(paramsOf(a, class, name), paramsOf(b, class, name)) {
 			return " (another secret)"
 		}
 	case class == "cluster":
@@ -136,9 +136,14 @@ func unseen(class, attribute string, a, b *cluster.Definition, name string) stri
 	return ""
 }
 
-func paramsOf(d *cluster.Definition, fenceDevice string) map[string]string {
+func paramsOf(d *cluster.Definition, class, name string) map[string]string {
+	if class == "application_controller" {
+		if a := d.ApplicationController(name); a != nil {
+			return a.Params
+		}
+	}
 	for _, f := range d.FenceDevices {
-		if f.Name == fenceDevice {
+		if class == "fence_device" && f.Name == name {
 			return f.Params
 		}
 	}

@@ -58,6 +58,8 @@ type Command struct {
 	Dir  string   // working directory; empty: /
 	// Stdin is written to the program's standard input; it never appears in a log.
 	Stdin []byte
+	// OutputLimit bounds what is kept of the output, in bytes; 0: the runner's.
+	OutputLimit int
 	// Redact lists values that are replaced in the output before anybody sees it.
 	Redact []string
 

@@ -7,6 +7,8 @@ package executor
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
@@ -23,7 +25,29 @@ const (
 	KindVolumeGroup  Kind = "volume_group"
 	KindNFSExport    Kind = "nfs_export"
 	KindSubsystem    Kind = "src_subsystem" // an application that AIX's System Resource Controller runs
+	KindOCF          Kind = "ocf_agent"     // an application that an OCF resource agent runs
+	KindUser         Kind = "user_resource" // an application of a type that the administrator has made
+	KindSystemd      Kind = "systemd_unit"  // an application that is a unit of systemd
 )
+
+// KindOf is the kind of the executor that runs an application: by its agent's class, else by its scripts.
+func KindOf(a *cluster.ApplicationController) Kind {
+	if a.Agent == "" {
+		return KindApplication
+	}
+	n, err := cluster.ParseAgent(a.Agent)
+	switch {
+	case err != nil: // a definition with it is not accepted; nothing is registered for it
+		return ""
+	case n.Class == cluster.AgentOCF:
+		return KindOCF
+	case n.Class == cluster.AgentSystemd:
+		return KindSystemd
+	case strings.HasPrefix(a.Agent, cluster.AgentSRC):
+		return KindSubsystem
+	}
+	return KindUser
+}
 
 // A Resource is one thing to move, with all its parameters resolved. Exactly one of the pointers is set, by Kind.
 type Resource struct {
@@ -106,6 +130,23 @@ type Preparer interface {
 type Restarter interface {
 	Cleanup(ctx context.Context, r Resource, method string) error
 	Restart(ctx context.Context, r Resource, method string) error
+}
+
+// A Watcher is an Executor that can look at a resource as thoroughly as its monitor wants: a depth of 0 is that of Probe.
+type Watcher interface {
+	Monitor(ctx context.Context, r Resource, depth int) Result
+}
+
+// Operations, as Timed is asked about them.
+const (
+	OpProbe = "probe"
+	OpStart = "start"
+	OpStop  = "stop"
+)
+
+// A Timed is an Executor that knows how long an operation on one of its resources may take. 0: it does not know.
+type Timed interface {
+	Limit(ctx context.Context, r Resource, op string) time.Duration
 }
 
 // A Registry finds the executor of a kind.

@@ -189,7 +189,7 @@ func (r *Runner) begin(ctx context.Context, c Command) (*action, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &action{c: c, out: newHeadTail(r.o.OutputLimit)}
+	a := &action{c: c, out: newHeadTail(orDefault(c.OutputLimit, r.o.OutputLimit))}
 	a.Record = Record{ID: id, Group: c.Scope.Group, Kind: c.Scope.Kind, Resource: c.Scope.Name, Op: c.Op,
 		Generation: Generation(ctx), Marker: r.markerPrefix(c.Scope, c.place()) + id}
 	if c.Keep {

@@ -18,13 +18,19 @@ func masked(text api.Definition) (api.Definition, error) {
 		return api.Definition{}, fmt.Errorf("mask the secrets of the definition: %w", err)
 	}
 	found := false
-	for i := range d.FenceDevices {
-		for k := range d.FenceDevices[i].Params {
+	hide := func(params map[string]string) {
+		for k := range params {
 			if cluster.Secret(k) {
-				d.FenceDevices[i].Params[k] = mask
+				params[k] = mask
 				found = true
 			}
 		}
+	}
+	for i := range d.FenceDevices {
+		hide(d.FenceDevices[i].Params)
+	}
+	for i := range d.ApplicationControllers {
+		hide(d.ApplicationControllers[i].Params)
 	}
 	if !found {
 		return text, nil

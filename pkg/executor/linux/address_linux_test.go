@@ -69,6 +69,8 @@ func TestAddressConformance(t *testing.T) {
 	}
 }
 
+func TestAddressConformanceCatchesLiars(t *testing.T) { executortest.Mutants(t, "TestAddressConformance") }
+
 func TestAnAddressInUseIsNotTaken(t *testing.T) {
 	p, w := newPeer(t)
 	addAddress(t, p.h, "br0", w.ip("200")+"/24")

@@ -65,6 +65,8 @@ func unmountAtEnd(t *testing.T, r executor.Resource) {
 	})
 }
 
+func TestFileSystemConformanceCatchesLiars(t *testing.T) { executortest.Mutants(t, "TestFileSystemConformance") }
+
 func TestFileSystemConformance(t *testing.T) {
 	for name, make := range map[string]func(t *testing.T, dir string, n int) executor.Resource{
 		"loop": func(t *testing.T, dir string, n int) executor.Resource {

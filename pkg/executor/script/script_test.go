@@ -92,6 +92,8 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+func TestConformanceCatchesLiars(t *testing.T) { executortest.Mutants(t, "TestConformance") }
+
 func TestANoOpApplicationRunsUntilItIsStopped(t *testing.T) {
 	w := newWorld(t, "", nil)
 	r := w.app(t, "noop", "exit 0", "exit 0")

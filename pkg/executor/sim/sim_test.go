@@ -67,6 +67,8 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+func TestConformanceCatchesLiars(t *testing.T) { executortest.Mutants(t, "TestConformance") }
+
 func TestDoubleHoldersAreReported(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		w := world(t, dir)
