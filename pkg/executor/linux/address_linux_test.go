@@ -69,7 +69,9 @@ func TestAddressConformance(t *testing.T) {
 	}
 }
 
-func TestAddressConformanceCatchesLiars(t *testing.T) { executortest.Mutants(t, "TestAddressConformance") }
+func TestAddressConformanceCatchesLiars(t *testing.T) {
+	executortest.Mutants(t, "TestAddressConformance")
+}
 
 func TestAnAddressInUseIsNotTaken(t *testing.T) {
 	p, w := newPeer(t)

@@ -65,7 +65,9 @@ func unmountAtEnd(t *testing.T, r executor.Resource) {
 	})
 }
 
-func TestFileSystemConformanceCatchesLiars(t *testing.T) { executortest.Mutants(t, "TestFileSystemConformance") }
+func TestFileSystemConformanceCatchesLiars(t *testing.T) {
+	executortest.Mutants(t, "TestFileSystemConformance")
+}
 
 func TestFileSystemConformance(t *testing.T) {
 	for name, make := range map[string]func(t *testing.T, dir string, n int) executor.Resource{
