@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -45,7 +46,7 @@ func (m *member) followDefinition(old, fresh *cluster.Definition) {
 	m.followPersistentIPs(old, fresh)
 }
 
-// differ lists the resources of a that b does not have, by kind, name and address.
+// differ lists the resources of a that b does not have: by kind, name, and what says which thing it is.
 func differ(a, b []executor.Resource) []executor.Resource {
 	have := map[string]bool{}
 	for _, r := range b {
@@ -69,6 +70,8 @@ func resourceKey(r executor.Resource) string {
 		k += "/" + r.Export.Directory + "/" + r.Export.Options + "/" + strings.Join(r.Export.Clients, ",")
 	case r.FileSystem != nil:
 		k += "/" + r.FileSystem.Device + "/" + r.FileSystem.MountPoint
+	case r.App != nil && r.App.Agent != "": // an agent's parameters say which resource it is, so another value is another resource
+		k += fmt.Sprintf("/%s/%q", r.App.Agent, r.App.Params)
 	}
 	return k
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
@@ -44,11 +43,7 @@ func resourcesOf(d *cluster.Definition, g *cluster.ResourceGroup, node string) (
 		if a == nil {
 			return nil, fmt.Errorf("application controller %s of group %s is not defined", name, g.Name)
 		}
-		kind := executor.KindApplication
-		if strings.HasPrefix(a.Agent, cluster.AgentSRC) {
-			kind = executor.KindSubsystem
-		}
-		apps = append(apps, executor.Resource{Kind: kind, Name: a.Name, Group: g.Name, App: a})
+		apps = append(apps, executor.Resource{Kind: executor.KindOf(a), Name: a.Name, Group: g.Name, App: a})
 	}
 	if g.FSBeforeIP {
 		return slices.Concat(vgs, fss, ips, exports, apps), nil

@@ -11,7 +11,9 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/executor/aix"
 	"github.com/holdfast-ha/holdfast/pkg/executor/linux"
+	"github.com/holdfast-ha/holdfast/pkg/executor/ocf"
 	"github.com/holdfast-ha/holdfast/pkg/executor/script"
+	"github.com/holdfast-ha/holdfast/pkg/executor/systemd"
 	"github.com/holdfast-ha/holdfast/pkg/monitor"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -75,6 +77,9 @@ func linuxExecutors(run *executor.Runner, look script.Look, log *slog.Logger) ex
 		linux.NewPersistentIP(linux.AddressOptions{Logger: log}),
 		linux.NewFileSystem(linux.FileSystemOptions{Runner: run, Logger: log}),
 		script.New(script.Options{Runner: run, Look: look, Logger: log}),
+		ocf.NewAgents(ocf.AgentOptions{Runner: run, Logger: log}),
+		ocf.NewTypes(ocf.TypeOptions{Runner: run, Decode: config.DecodeResourceType, Logger: log}),
+		systemd.New(systemd.Options{Runner: run, Logger: log}),
 	)
 }
 

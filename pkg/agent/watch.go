@@ -43,7 +43,7 @@ func (m *member) beginWatch(view *state.State, group string, generation uint64, 
 		return
 	}
 	for _, r := range t.resources {
-		if r.App == nil || len(r.App.Monitors) == 0 {
+		if r.App == nil || len(view.Definition.MonitorsOf(r.App)) == 0 {
 			continue
 		}
 		if w.suspended {
@@ -82,6 +82,9 @@ func (m *member) monitorConfig(d *cluster.Definition, r executor.Resource, gener
 		Run: func(ctx context.Context, method monitor.Method) monitor.Outcome {
 			return m.runMethod(ctx, r, method)
 		},
+		Look: func(ctx context.Context, depth int) (monitor.State, string) {
+			return m.lookAtAgent(ctx, r, depth)
+		},
 		Cleanup: func(ctx context.Context, method string) error {
 			return m.restarter(ctx, generation, r, jobStop, func(ctx context.Context, x executor.Restarter) error {
 				return x.Cleanup(ctx, r, method)
@@ -92,12 +95,26 @@ func (m *member) monitorConfig(d *cluster.Definition, r executor.Resource, gener
 				return x.Restart(ctx, r, method)
 			})
 		}}
-	for _, name := range r.App.Monitors {
-		if a := d.ApplicationMonitor(name); a != nil {
-			c.Monitors = append(c.Monitors, *a)
-		}
-	}
+	c.Monitors = d.MonitorsOf(r.App)
 	return c
+}
+
+// lookAtAgent asks the executor of an application that an agent runs.
+func (m *member) lookAtAgent(ctx context.Context, r executor.Resource, depth int) (monitor.State, string) {
+	x := m.executors[r.Kind]
+	if x == nil || r.App.Agent == "" {
+		return monitor.StateUnknown, fmt.Sprintf("application %s has no agent that could be asked", r.Name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.limitOf(ctx, r, jobProbe))
+	defer cancel()
+	var res executor.Result
+	if w, ok := x.(executor.Watcher); ok {
+		res = w.Monitor(ctx, r, depth)
+	} else {
+		res = x.Probe(ctx, r)
+	}
+	m.met.ExecutorRun("method")
+	return monitor.State(res.Status), sentenceOf(res)
 }
 
 // restarter lets the application's executor clean up or start again, bounded in time.
@@ -107,7 +124,7 @@ func (m *member) restarter(ctx context.Context, generation uint64, r executor.Re
 	if !ok {
 		return m.step(executor.WithGeneration(ctx, generation), r, j).Err
 	}
-	ctx, cancel := context.WithTimeout(executor.WithGeneration(ctx, generation), limitOf(r, j))
+	ctx, cancel := context.WithTimeout(executor.WithGeneration(ctx, generation), m.limitOf(ctx, r, j))
 	defer cancel()
 	err := do(ctx, x)
 	m.met.ExecutorRun(string(r.Kind))

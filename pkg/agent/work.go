@@ -202,7 +202,7 @@ func (m *member) step(ctx context.Context, r executor.Resource, j job) executor.
 	if err := m.blocked(r); err != nil {
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, limitOf(r, j))
+	ctx, cancel := context.WithTimeout(ctx, m.limitOf(ctx, r, j))
 	defer cancel()
 	began := m.clock.Now()
 	var res executor.Result
@@ -223,6 +223,24 @@ func (m *member) step(ctx context.Context, r executor.Resource, j job) executor.
 		m.log.Info(string(j), "kind", r.Kind, "resource", r.Name, "group", r.Group, "took", took, "detail", res.Detail)
 	}
 	return res
+}
+
+// limitOf is how long a step may take: what its executor knows of it, else what the definition says.
+func (m *member) limitOf(ctx context.Context, r executor.Resource, j job) time.Duration {
+	x, ok := m.executors[r.Kind].(executor.Timed)
+	if !ok {
+		return limitOf(r, j)
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	op := map[job]string{jobProbe: executor.OpProbe, jobStart: executor.OpStart}[j]
+	if op == "" {
+		op = executor.OpStop
+	}
+	if d := x.Limit(ctx, r, op); d > 0 {
+		return max(d+stepSlack, limitOf(r, j))
+	}
+	return limitOf(r, j)
 }
 
 func limitOf(r executor.Resource, j job) time.Duration {

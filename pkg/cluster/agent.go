@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -34,10 +33,34 @@ type AgentName struct {
 	Type     string // nginx; of systemd: the unit, with its suffix
 }
 
+const (
+	maxAgentPart = 128
+	maxUnit      = 255
+)
+
+// spelled reports whether a word consists of letters, digits and what else is named, begins with a letter or digit, and is not
+// too long.
+func spelled(s, also string, longest int) bool {
+	if s == "" || len(s) > longest {
+		return false
+	}
+	for i, r := range s {
+		plain := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !plain && (i == 0 || !strings.ContainsRune(also, r)) {
+			return false
+		}
+	}
+	return true
+}
+
+func agentWord(s string) bool { return spelled(s, "_.-", maxAgentPart) }
+
+// parameterName is one that can stand in an environment variable's name; some agents have a - in theirs.
+func parameterName(s string) bool {
+	return spelled(strings.TrimLeft(s, "_"), "_-", maxAgentPart) && (s[0] < '0' || s[0] > '9')
+}
+
 var (
-	agentPart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-	unitName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.\\-]{0,200}(@[A-Za-z0-9:_.\\-]{0,200})?$`)
-	parameter = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,127}$`)
 	unitKinds = []string{".service", ".socket", ".mount", ".timer", ".path", ".target", ".swap", ".automount", ".slice", ".scope", ".device"}
 )
 
@@ -51,12 +74,12 @@ func ParseAgent(s string) (AgentName, error) {
 	switch class {
 	case AgentOCF:
 		provider, name, ok := strings.Cut(rest, ":")
-		if !ok || !agentPart.MatchString(provider) || !agentPart.MatchString(name) {
+		if !ok || !agentWord(provider) || !agentWord(name) {
 			return AgentName{}, fmt.Errorf("%q names no OCF agent: it is written ocf:PROVIDER:TYPE, as ocf:heartbeat:nginx", s)
 		}
 		return AgentName{class, provider, name}, nil
 	case AgentUser:
-		if !agentPart.MatchString(rest) {
+		if !agentWord(rest) {
 			return AgentName{}, fmt.Errorf("%q names no resource type: it is written user:TYPE, as user:counter", s)
 		}
 		return AgentName{Class: class, Type: rest}, nil
@@ -66,7 +89,7 @@ func ParseAgent(s string) (AgentName, error) {
 		}
 		return AgentName{Class: class, Type: rest}, nil
 	case AgentSystemd:
-		if !unitName.MatchString(rest) {
+		if !spelled(rest, `:_.@\-`, maxUnit) {
 			return AgentName{}, fmt.Errorf("%q names no systemd unit: it is written systemd:UNIT, as systemd:nginx.service", s)
 		}
 		suffix := slices.IndexFunc(unitKinds, func(k string) bool { return strings.HasSuffix(rest, k) })
@@ -134,7 +157,7 @@ func (v *validator) agent(p string, a *ApplicationController) {
 		v.add(p+".params", "leave them out", "a subsystem takes no parameters")
 	}
 	for _, k := range sortedKeys(a.Params) {
-		if !parameter.MatchString(k) {
+		if !parameterName(k) {
 			v.add(p+".params", "letters, digits and _", "the parameter name %q cannot be used", k)
 		}
 		if strings.ContainsFunc(a.Params[k], func(r rune) bool { return r < ' ' || r == 0x7f }) {

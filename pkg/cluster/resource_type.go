@@ -34,7 +34,7 @@ var resourceTypeScripts = []string{"start", "stop", "monitor", "validate"}
 // Validate lists everything that is wrong with a manifest.
 func (t *ResourceType) Validate() []Problem {
 	v := validator{d: &Definition{}}
-	if !agentPart.MatchString(t.Name) {
+	if !agentWord(t.Name) {
 		v.add("name", "the name of the directory", "the name %q cannot be used", t.Name)
 	}
 	for _, f := range []struct{ path, text string }{{"version", t.Version}, {"description", t.Description}} {
@@ -49,7 +49,7 @@ func (t *ResourceType) Validate() []Problem {
 	seen := map[string]bool{}
 	for i, p := range t.Parameters {
 		at := fmt.Sprintf("parameters[%d].", i)
-		if !parameter.MatchString(p.Name) || strings.Contains(p.Name, "-") {
+		if !parameterName(p.Name) || strings.Contains(p.Name, "-") {
 			v.add(at+"name", "letters, digits and _", "the parameter name %q cannot be used", p.Name)
 		}
 		if seen[p.Name] {

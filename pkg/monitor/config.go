@@ -23,6 +23,7 @@ const (
 const (
 	TypeProcess     = "process"
 	TypeCustom      = "custom"
+	TypeAgent       = "agent"
 	ModeLongRunning = "longrunning"
 	ModeStartup     = "startup"
 	ModeBoth        = "both"
@@ -76,6 +77,8 @@ type Config struct {
 
 	// Run runs a method. It returns soon after the context ended.
 	Run func(ctx context.Context, m Method) Outcome
+	// Look asks the application's agent once, at a depth; for monitors of type agent.
+	Look func(ctx context.Context, depth int) (State, string)
 	// Cleanup ends what is left of the application, by the method if it is not empty, else by the stop script; Restart starts
 	// it again, by the method or the start script.
 	Cleanup func(ctx context.Context, method string) error
@@ -90,6 +93,9 @@ type Config struct {
 func interval(m *cluster.ApplicationMonitor) time.Duration {
 	if m.MonitorInterval > 0 {
 		return m.MonitorInterval
+	}
+	if m.Type == TypeAgent {
+		return cluster.DefaultAgentMonitorInterval
 	}
 	return DefaultInterval
 }

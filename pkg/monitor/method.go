@@ -16,7 +16,7 @@ func (w *Watcher) watchHealth(ctx context.Context, m *cluster.ApplicationMonitor
 	well := false
 	for {
 		began := time.Now()
-		kind, detail := ask(ctx, w.c.Run, m, interval(m))
+		kind, detail := ask(ctx, w.c, m, interval(m))
 		if ctx.Err() != nil {
 			return
 		}
@@ -38,8 +38,19 @@ func (w *Watcher) watchHealth(ctx context.Context, m *cluster.ApplicationMonitor
 	}
 }
 
-// ask runs the method once.
-func ask(ctx context.Context, run func(context.Context, Method) Outcome, m *cluster.ApplicationMonitor, timeout time.Duration) (Kind, string) {
+// ask runs the method once, or asks the agent.
+func ask(ctx context.Context, c Config, m *cluster.ApplicationMonitor, timeout time.Duration) (Kind, string) {
+	if m.Type == TypeAgent {
+		state, detail := lookAtAgent(ctx, c, m)
+		switch state {
+		case StateRunning:
+			return seenWell, detail
+		case StateStopped:
+			return Died, detail
+		}
+		return Unhealthy, detail
+	}
+	run := c.Run
 	if run == nil {
 		return Unhealthy, fmt.Sprintf("monitor %s: there is nobody to run its method", m.Name)
 	}
@@ -162,11 +173,21 @@ func Look(ctx context.Context, c Config) (State, string) {
 	return StateUnknown, text
 }
 
-func look(ctx context.Context, c Config, m *cluster.ApplicationMonitor) (State, string) {
-	if m.Type == TypeProcess {
-		return lookAtProcesses(m)
+func lookAtAgent(ctx context.Context, c Config, m *cluster.ApplicationMonitor) (State, string) {
+	if c.Look == nil {
+		return StateUnknown, fmt.Sprintf("monitor %s: the application has no agent that could be asked", m.Name)
 	}
-	kind, detail := ask(ctx, c.Run, m, interval(m))
+	return c.Look(ctx, m.Depth)
+}
+
+func look(ctx context.Context, c Config, m *cluster.ApplicationMonitor) (State, string) {
+	switch m.Type {
+	case TypeProcess:
+		return lookAtProcesses(m)
+	case TypeAgent:
+		return lookAtAgent(ctx, c, m)
+	}
+	kind, detail := ask(ctx, c, m, interval(m))
 	switch {
 	case ctx.Err() != nil:
 		return StateUnknown, fmt.Sprintf("monitor %s was not heard: %v", m.Name, context.Cause(ctx))

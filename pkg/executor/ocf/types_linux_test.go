@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -102,7 +103,7 @@ func TestTheExampleCounts(t *testing.T) {
 	expect(t, w.x.Start(t.Context(), r), executor.Running, "(user:counter) was started")
 	expect(t, w.x.Stop(t.Context(), r), executor.Stopped, "(user:counter) was stopped")
 	count, err := os.ReadFile(filepath.Join(r.App.Params["directory"], "count"))
-	if err != nil || strings.TrimSpace(string(count)) != "1" {
+	if n, e := strconv.Atoi(strings.TrimSpace(string(count))); err != nil || e != nil || n < 1 {
 		t.Errorf("it counted %q, %v", count, err)
 	}
 }
@@ -115,7 +116,7 @@ func TestATypeThatIsWrong(t *testing.T) {
 		says     string
 	}{
 		"good":           {manifest, nil, ""},
-		"unknown key":    {manifest + "stop: x\n", nil, "unknown"},
+		"unknown key":    {manifest + "stop: x\n", nil, "there is no key"},
 		"another name":   {"name: other\n", nil, "must be that of its directory"},
 		"no name":        {"version: 1\n", nil, "name"},
 		"no YAML":        {"name: [\n", nil, "type.yaml:"},

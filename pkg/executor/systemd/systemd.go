@@ -199,8 +199,11 @@ func (x *Units) Validate(ctx context.Context, r executor.Resource) error {
 
 // Limit is what the definition says, else the unit, and a while for looking.
 func (x *Units) Limit(ctx context.Context, r executor.Resource, op string) time.Duration {
+	if op == executor.OpProbe {
+		return 0
+	}
 	u, err := x.show(ctx, r)
-	if err != nil || op == executor.OpProbe {
+	if err != nil {
 		return 0
 	}
 	start, stop := limits(r, u)
