@@ -42,6 +42,9 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 	if err != nil {
 		return api.CreateClusterReply{}, err
 	}
+	if err := fits(ctx, a.opt.Executors, name, nil, d, c.File); err != nil {
+		return api.CreateClusterReply{}, err
+	}
 	id, err := identity.NewCluster(a.identityDir(), d.Name, name)
 	if err != nil {
 		return api.CreateClusterReply{}, fmt.Errorf("make the cluster's CA and this node's identity: %w", err)

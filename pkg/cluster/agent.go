@@ -217,3 +217,13 @@ func words[T any](a Attribute, at func(*T) *map[string]string, hide func(key str
 		return nil
 	}}
 }
+
+// MayRun reports whether an application could run on a node: it is in a group of the node's, or in none yet.
+func (d *Definition) MayRun(node, application string) bool {
+	for i := range d.ResourceGroups {
+		if g := &d.ResourceGroups[i]; contains(g.Applications, application) {
+			return g.Has(node)
+		}
+	}
+	return true
+}

@@ -137,6 +137,12 @@ type Watcher interface {
 	Monitor(ctx context.Context, r Resource, depth int) Result
 }
 
+// A Fitter is an Executor that can say of a definition, on a node that has what it needs for that, that the resource could never
+// run: its agent does not take these parameters, or is of a kind that is not supported. Nil: it could, or nobody can say here.
+type Fitter interface {
+	Fit(ctx context.Context, r Resource) error
+}
+
 // Operations, as Timed is asked about them.
 const (
 	OpProbe = "probe"

@@ -94,6 +94,9 @@ type setup struct {
 	nodeOrder                        []string // of the group; default all
 	fenceDelay                       time.Duration
 	share                            map[string]string // files below /shared, by name
+	content                          map[string]string // files in the group's file system, by name
+	files                            []string          // more files for /shared
+	body                             string            // what the file says of resources and groups, instead of the group that most tests run
 	bare                             bool              // nodes and daemons, but no cluster
 	noGroup                          bool
 	noWatch                          bool
@@ -141,7 +144,9 @@ func begin(t *testing.T, s setup) *world {
 		image := makeImage(t, dir)
 		if image != "" {
 			opt.Share = append(opt.Share, image)
+			fillImage(t, image, s.content)
 		}
+		opt.Share = append(opt.Share, s.files...)
 		for name, text := range s.share {
 			path := filepath.Join(dir, name)
 			check(t, os.WriteFile(path, []byte(text), 0o644))
@@ -228,6 +233,18 @@ func makeImage(t *testing.T, dir string) string {
 	return image
 }
 
+// fillImage writes files into an ext4 file system that is not mounted.
+func fillImage(t *testing.T, image string, content map[string]string) {
+	t.Helper()
+	for name, text := range content {
+		source := filepath.Join(t.TempDir(), name)
+		check(t, os.WriteFile(source, []byte(text), 0o644))
+		if out, err := exec.CommandContext(t.Context(), "debugfs", "-w", "-R", "write "+source+" "+name, image).CombinedOutput(); err != nil {
+			t.Fatalf("debugfs: %v: %s", err, out)
+		}
+	}
+}
+
 // program is the path of one of the product's programs as the nodes see it, wherever the checkout is.
 func program(name string) string { return "/holdfast/bin/" + name }
 
@@ -256,6 +273,28 @@ func (w *world) definition(image bool) string {
 	for k := 1; k <= s.networks; k++ {
 		p("  - {name: net%d, prefix: 24}\n", k)
 	}
+	if s.body == "" {
+		w.usualGroup(p, image)
+	} else {
+		p("%s", s.body)
+	}
+	if s.fence {
+		p("fence_devices:\n  - {name: power, agent: %s, nodes: %s, timeout: 5s}\n", program("fence_cllab"), flow(w.nodes))
+	}
+	if s.nodes == 2 {
+		p("repositories:\n  - {name: repo, device: %s}\n", volume)
+	}
+	profile := s.profile
+	if profile == "" {
+		profile = "default"
+	}
+	p("settings: {profile: %s%s}\n%s", profile, more(s.settings), s.more)
+	return b.String()
+}
+
+// usualGroup writes the service IP, the file system and the application that most tests run.
+func (w *world) usualGroup(p func(string, ...any), image bool) {
+	s := w.setup
 	p("service_ips:\n  - {name: app_svc, address: %s, network: net1}\n", service)
 	if image {
 		p("file_systems:\n  - {name: app_fs, device: /shared/app.img, mount_point: /app, type: ext4, options: loop}\n")
@@ -288,18 +327,6 @@ func (w *world) definition(image bool) string {
 	for _, u := range s.units {
 		p("  - {name: %s, nodes: %s, %s, applications: [%s_app]}\n", u.name, flow(u.nodes), u.policies, u.name)
 	}
-	if s.fence {
-		p("fence_devices:\n  - {name: power, agent: %s, nodes: %s, timeout: 5s}\n", program("fence_cllab"), flow(w.nodes))
-	}
-	if s.nodes == 2 {
-		p("repositories:\n  - {name: repo, device: %s}\n", volume)
-	}
-	profile := s.profile
-	if profile == "" {
-		profile = "default"
-	}
-	p("settings: {profile: %s%s}\n%s", profile, more(s.settings), s.more)
-	return b.String()
 }
 
 func more(keys string) string {

@@ -60,6 +60,7 @@ var (
 	_ executor.Restarter = (*Applications)(nil)
 	_ executor.Watcher   = (*Applications)(nil)
 	_ executor.Timed     = (*Applications)(nil)
+	_ executor.Fitter    = (*Applications)(nil)
 )
 
 func newApplications(kind executor.Kind, run *executor.Runner, from catalogue, log *slog.Logger) *Applications {
@@ -96,6 +97,14 @@ func (x *Applications) Validate(ctx context.Context, r executor.Resource) error 
 	}
 	if err := explain("validate-all", o); err != nil {
 		return fmt.Errorf("application %s (%s): %w", r.Name, a.name, err)
+	}
+	return nil
+}
+
+// Fit refuses a promotable agent, and parameters that the agent does not take. What is not installed here cannot be judged here.
+func (x *Applications) Fit(ctx context.Context, r executor.Resource) error {
+	if _, err := x.fit(ctx, r); err != nil && !errors.Is(err, errNotInstalled) {
+		return err
 	}
 	return nil
 }
