@@ -46,11 +46,24 @@ func TestExamplesLoad(t *testing.T) {
 	}
 }
 
+func TestExampleTypesLoad(t *testing.T) {
+	dirs, err := filepath.Glob("examples/types/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatal(dirs, err)
+	}
+	for _, dir := range dirs {
+		r, err := config.DecodeResourceType(dir, []byte(read(t, filepath.Join(dir, "type.yaml"))))
+		if err != nil || r.Name != filepath.Base(dir) {
+			t.Errorf("%s: %+v, %v", dir, r, err)
+		}
+	}
+}
+
 // A reader learns from the example what can be said: every key of the cluster file stands in it, if only as a comment.
 func TestTheExampleShowsEveryKey(t *testing.T) {
 	text := read(t, "examples/cluster.yaml")
 	for key := range strings.FieldsSeq(`name nodes addresses capacity start_on_boot platform_restart networks prefix distribution private service_ips address network
-		persistent_ips volume_groups physical_volumes mode major_number nfs_exports directory clients agent forced_varyon vg_auto_import file_systems device mount_point type options check stop_timeout application_controllers start_script start_args stop_script startup_mode start_timeout
+		persistent_ips volume_groups physical_volumes mode major_number nfs_exports directory clients agent forced_varyon vg_auto_import file_systems device mount_point type options check stop_timeout application_controllers start_script start_args stop_script startup_mode agent params start_timeout
 		monitors application_monitors processes pid_file owner restart_count failure_action monitor_method monitor_interval stabilization restart_interval notify_method
 		fence_devices agent plugs params timeout resource_groups startup fallover fallback fallback_at fs_before_ip priority on_release_failure node_priority_policy weight
 		applications dependencies parent child start stop after same_node different_nodes high low fallback_timers repeats day_of_week hour minute settings profile timings
