@@ -155,7 +155,7 @@ func (x *Units) show(ctx context.Context, r executor.Resource) (unit, error) {
 func (x *Units) systemctl(ctx context.Context, r executor.Resource, op string, limit time.Duration, args ...string) executor.Outcome {
 	return x.o.Runner.Run(ctx, executor.Command{Scope: executor.ScopeOf(r), Op: op, Path: x.o.Systemctl,
 		Args: append([]string{"--no-pager", "--no-ask-password", op}, args...), Timeout: limit, Trusted: true, Unrecorded: op == "show",
-		Env: []string{"SYSTEMD_COLORS=0", "SYSTEMD_PAGER="}})
+		Env: []string{"SYSTEMD_PAGER="}})
 }
 
 // parseSpan reads a time as systemd prints it: "1min 30s". 0: it cannot be read, or is infinity.
