@@ -461,16 +461,16 @@ func TestVolumeGroupsExportsAndAgents(t *testing.T) {
 		"volume_groups[1].physical_volumes[0]: 00f6f42a8bd9ee03 is a disk of volume group datavg too": func(d *Definition) {
 			d.VolumeGroups[1].PhysicalVolumes = []string{"00f6f42a8bd9ee03"}
 		},
-		"volume_groups[0].mode":                       func(d *Definition) { d.VolumeGroups[0].Mode = "shared" },
-		"nfs_exports[0].directory":                    func(d *Definition) { d.NFSExports[0].Directory = "data" },
-		"nfs_exports[0].clients[0]":                   func(d *Definition) { d.NFSExports[0].Clients = []string{"a b"} },
-		"nfs_exports[0].options":                      func(d *Definition) { d.NFSExports[0].Options = "-rw" },
-		"application_controllers[0].agent: the agent": func(d *Definition) { d.ApplicationControllers[0].Agent = "src:" },
-		"an agent and scripts do not go together":     func(d *Definition) { d.ApplicationControllers[0].StartScript = "/x" },
-		"application_controllers[0].start_script":     func(d *Definition) { d.ApplicationControllers[0].Agent = "" },
-		"resource_groups[1].volume_groups[0]":         func(d *Definition) { d.ResourceGroups[1].VolumeGroups = []string{"datavg"} },
-		"cannot hold a volume group":                  func(d *Definition) { d.ResourceGroups[0].Startup = OnlineOnAllAvailable },
-		"no volume_group \"nowhere\"":                 func(d *Definition) { d.ResourceGroups[0].VolumeGroups = []string{"nowhere"} },
+		"volume_groups[0].mode":     func(d *Definition) { d.VolumeGroups[0].Mode = "shared" },
+		"nfs_exports[0].directory":  func(d *Definition) { d.NFSExports[0].Directory = "data" },
+		"nfs_exports[0].clients[0]": func(d *Definition) { d.NFSExports[0].Clients = []string{"a b"} },
+		"nfs_exports[0].options":    func(d *Definition) { d.NFSExports[0].Options = "-rw" },
+		"application_controllers[0].agent: \"src:\" names no subsystem": func(d *Definition) { d.ApplicationControllers[0].Agent = "src:" },
+		"is run by the agent src:httpd, not by scripts":                 func(d *Definition) { d.ApplicationControllers[0].StartScript = "/x" },
+		"application_controllers[0].start_script":                       func(d *Definition) { d.ApplicationControllers[0].Agent = "" },
+		"resource_groups[1].volume_groups[0]":                           func(d *Definition) { d.ResourceGroups[1].VolumeGroups = []string{"datavg"} },
+		"cannot hold a volume group":                                    func(d *Definition) { d.ResourceGroups[0].Startup = OnlineOnAllAvailable },
+		"no volume_group \"nowhere\"":                                   func(d *Definition) { d.ResourceGroups[0].VolumeGroups = []string{"nowhere"} },
 	} {
 		d := base()
 		spoil(d)
