@@ -86,7 +86,7 @@ func DecodeSnapshot(name string, data []byte) (*Snapshot, error) {
 		}
 		head := string(data[:len(data)-len(rest)])
 		if got := checksum(head, after); got != sum {
-			return nil, fmt.Errorf("%s was changed or damaged since it was taken: its checksum is %.12s..., the heading says %.12s...", name, got, sum)
+			return nil, fmt.Errorf("%s was changed or damaged since it was taken: its checksum begins with %.12s, the heading says %.12s", name, got, sum)
 		}
 		rest = after
 	}
