@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -97,7 +98,8 @@ func TestCaptureKit(t *testing.T) {
 				t.Errorf("an existing file is overwritten: %s", out)
 			}
 			for _, bad := range [][]string{{"-t", "x"}, {"-t", "0"}, {"-z"}, {"a", "b"}} {
-				if _, err := run(bad...); err == nil || err.(*exec.ExitError).ExitCode() != 2 {
+				_, err := run(bad...)
+				if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != 2 {
 					t.Errorf("%v: %v, want exit status 2", bad, err)
 				}
 			}

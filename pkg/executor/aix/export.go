@@ -67,7 +67,7 @@ func (x *Exports) Probe(ctx context.Context, r executor.Resource) executor.Resul
 	}
 	shown := strings.Split(have, ",")
 	var lacks []string
-	for _, want := range strings.Split(exportOptions(r), ",") {
+	for want := range strings.SplitSeq(exportOptions(r), ",") {
 		if want != "rw" && !contains(shown, want) { // rw is the default, and not shown by every level
 			lacks = append(lacks, want)
 		}

@@ -253,7 +253,7 @@ func (x *VolumeGroups) lvmAtWork(ctx context.Context, r executor.Resource) (stri
 	if o.Err != nil {
 		return "", failed(o)
 	}
-	for _, name := range strings.Fields(o.Output) {
+	for name := range strings.FieldsSeq(o.Output) {
 		if slices.Contains(lvmCommands, name[strings.LastIndexByte(name, '/')+1:]) {
 			return name, nil
 		}
