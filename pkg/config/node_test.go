@@ -30,7 +30,7 @@ deadman: {backend: lab, device: /tmp/wd.sock, watchdog_timeout: 2s}
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Node{Name: "node1", StateDir: "/srv/holdfast", RunDir: "/tmp/hf", LogDir: "/var/log/holdfast", Port: 7000, GossipPort: 7001, Metrics: "",
+	want := Node{Name: "node1", StateDir: "/srv/holdfast", RunDir: "/tmp/hf", LogDir: "/var/log/holdfast", Port: 7000, GossipPort: 7001, VoterPort: 6194, Metrics: "",
 		Listen: []string{"10.1.1.1", "fd00::1"}, BootIDFile: "/tmp/boot_id", LogLevel: "debug",
 		Deadman: Deadman{Backend: "lab", Device: "/tmp/wd.sock", Socket: "/tmp/hf/deadman.sock", WatchdogTimeout: 2 * time.Second}}
 	if fmt.Sprintf("%+v", *n) != fmt.Sprintf("%+v", want) {
@@ -44,7 +44,7 @@ func TestNodeDefaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Node{StateDir: "/var/lib/holdfast", RunDir: "/run/holdfast", LogDir: "/var/log/holdfast", Port: 6191, GossipPort: 6192, Metrics: "127.0.0.1:6193", LogLevel: "info",
+		want := Node{StateDir: "/var/lib/holdfast", RunDir: "/run/holdfast", LogDir: "/var/log/holdfast", Port: 6191, GossipPort: 6192, VoterPort: 6194, Metrics: "127.0.0.1:6193", LogLevel: "info",
 			Deadman: Deadman{Backend: "watchdog", Device: "/dev/watchdog", Socket: "/run/holdfast/deadman.sock"}}
 		if fmt.Sprintf("%+v", *n) != fmt.Sprintf("%+v", want) {
 			t.Errorf("got  %+v\nwant %+v", *n, want)

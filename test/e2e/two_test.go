@@ -202,6 +202,34 @@ func TestTwoNodesLoseTheVolume(t *testing.T) {
 	}
 }
 
+// The volume is lost and the nodes cannot see each other: neither may go on. When they see each other again, they do.
+func TestTwoNodesLoseVolumeAndNetwork(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{nodes: 2, profile: "fast", noWatch: true})
+	w.ask()
+	w.whole()
+	host := w.host()
+	for _, n := range []string{host, w.other(host)} {
+		w.loseVolume(n)
+	}
+	check(t, w.Cut(w.ctx(), "node1", "", lab.Both))
+	w.await("both let go of the address", func() string {
+		for _, n := range w.up() {
+			if r := w.run(n, "ip", "-o", "addr"); strings.Contains(r.Stdout, service+"/") {
+				return n + " has it"
+			}
+		}
+		return ""
+	})
+	check(t, w.Heal(w.ctx(), "node1"))
+	w.answersFrom(w.online(group))
+	for _, n := range w.up() {
+		w.giveVolume(n)
+	}
+	w.whole()
+}
+
 // A partition in time: node1 alone makes a change and goes; node2 starts alone, without ever having heard of it. It acts on the
 // newest configuration or not at all (promise P8). Then both lose power, and either comes back first.
 func TestTwoNodesPartitionInTime(t *testing.T) {
