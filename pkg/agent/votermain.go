@@ -155,6 +155,13 @@ func (p *voterProcess) run(ctx context.Context) error {
 		return errors.Join(err, store.Close())
 	}
 	defer links.Close()
+	links.Handle(rpcRemember, func(_ context.Context, from string, _ []byte) ([]byte, error) {
+		var r rememberReply
+		if n := fsm.newest.Load().Node(from); n != nil {
+			r.Boot = n.Random
+		}
+		return json.Marshal(r)
+	})
 	cfg := consensus.Config{ID: p.vol.ServerID(), ClusterID: p.id.ClusterUUID, Params: p.Params, FSM: fsm, Clock: p.Clock, Logger: p.log,
 		Exit: p.Exit, StoreTimeout: p.vol.Timings().IO + 500*time.Millisecond,
 		Dial: func(ctx context.Context, server string) (net.Conn, error) {
@@ -185,6 +192,7 @@ func (p *voterProcess) run(ctx context.Context) error {
 	case <-claim.Done():
 		// The claim is lost: what is under way must not be answered any more, and nothing can be given up.
 		p.Exit(fmt.Sprintf("the repository voter ends: %v", claim.Err()))
+		_ = voter.Close() // only where Exit returns, in tests
 		return claim.Err()
 	}
 }

@@ -29,6 +29,7 @@ import (
 const (
 	peerPort   = 6191
 	gossipPort = 6192
+	voterPort  = 6194
 )
 
 // A driftClock is a machine's boot-time clock: with an origin and a rate of its own.
@@ -75,8 +76,9 @@ type process struct {
 	ended  atomic.Bool
 	buried chan struct{} // closed when what it still does can reach nothing any more
 
-	mu    sync.Mutex
-	conns []net.Conn // to the deadman
+	mu     sync.Mutex
+	conns  []net.Conn // to the deadman
+	voters []*voterProc
 }
 
 var errEnded = errors.New("the process has ended")
@@ -144,11 +146,12 @@ func (p *process) options() agent.Options {
 	}
 	return agent.Options{
 		Node: &config.Node{Name: m.name, StateDir: dir("state"), RunDir: dir("run"), LogDir: dir("log"), Port: peerPort,
-			GossipPort: gossipPort, Deadman: config.Deadman{Backend: config.BackendLab}},
+			GossipPort: gossipPort, VoterPort: voterPort, Deadman: config.Deadman{Backend: config.BackendLab}},
 		Version: "test", Logger: log, Clock: m.clock, BootID: m.bootID, ConnectDeadman: p.connectDeadman, Executors: p.hands(),
 		Runner: runner, Network: &peer.Config{Dial: p.dial, Listen: p.listen},
 		Gossip:      gossip.Config{Dial: p.dial, Listen: p.listen, ListenPacket: p.listenPacket},
 		Fencer:      &fencer{p: p},
+		StartVoter:  p.startVoter, FormatVolume: m.r.formatVolume,
 		ListenLocal: func() (net.Listener, error) { return p.listen(":1") },
 		Inspect: func(_ context.Context, o collect.Options) *verify.Facts {
 			return &verify.Facts{Node: o.Node, Time: time.Now()} // the machines here have no system of their own to look at
@@ -236,7 +239,11 @@ func (p *process) end() {
 	for _, c := range p.conns {
 		c.Close()
 	}
+	voters := p.voters
 	p.mu.Unlock()
+	for _, v := range voters {
+		v.kill()
+	}
 	p.cancel()
 }
 

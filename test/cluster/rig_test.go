@@ -19,6 +19,8 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/executor/sim"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/repository"
+	"github.com/holdfast-ha/holdfast/pkg/repository/repositorytest"
 	"github.com/holdfast-ha/holdfast/test/fake"
 )
 
@@ -62,6 +64,8 @@ type rig struct {
 	exits       atomic.Int32
 	closed      bool
 	planted     bool // a fault was planted: the checkers must catch it
+
+	disk *repositorytest.Disk // the repository volume of two nodes; nil without one
 
 	watch     *watch
 	stopWatch context.CancelFunc
@@ -124,6 +128,14 @@ func newRig(t testing.TB, o options) *rig {
 		r.names = append(r.names, name)
 		r.machines[name] = &machine{r: r, name: name, host: r.lan.Host(name), dir: filepath.Join(dir, name)}
 		r.machines[name].host.PowerOff()
+	}
+	if o.nodes == 2 {
+		r.disk = repositorytest.NewDisk(repository.MinLabSize)
+		r.options.more += "repositories:\n  - {name: repo, device: /dev/repo}\n"
+		if o.groups == nil {
+			o.groups = []string{"g1 n1 n2", "g2 n2 n1"}
+			r.options.groups = o.groups
+		}
 	}
 	if o.groups == nil {
 		r.options.groups = []string{"g1 n1 n2 n3", "g2 n2 n3 n1", "g3 n3 n1 n2"}
@@ -229,6 +241,10 @@ func (r *rig) form() {
 		}
 		return len(s.Nodes) == len(r.names)
 	})
+	if r.disk != nil {
+		r.do(api.Request{Op: api.OpFormat, Repository: "repo"})
+		r.await(30*time.Second, "the repository votes", r.allVote)
+	}
 	r.do(api.Request{Op: api.OpStart})
 	r.settle(30 * time.Second)
 	time.Sleep(2 * lookEvery)
@@ -349,6 +365,9 @@ func (r *rig) connected(name string) bool {
 	m.mu.Unlock()
 	if !ok {
 		return false
+	}
+	if r.disk != nil {
+		return true // with the volume it may have one alone
 	}
 	n := 1
 	for _, o := range r.names {

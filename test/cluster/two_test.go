@@ -1,0 +1,200 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/agent"
+	"github.com/holdfast-ha/holdfast/pkg/api"
+	"github.com/holdfast-ha/holdfast/pkg/peer"
+	"github.com/holdfast-ha/holdfast/pkg/repository"
+)
+
+// Two nodes and a repository volume, in fake time: the real agents, voters and volume code on a disk in memory. A voter's process is
+// a goroutine here that dies with its agent's.
+
+// voterProc is one run of a voter.
+type voterProc struct {
+	cancel  context.CancelFunc
+	orders  io.WriteCloser
+	reports chan agent.VoterReport
+	done    chan struct{}
+	dead    atomic.Bool // nothing of it reaches the disk any more
+	once    sync.Once
+}
+
+func (v *voterProc) Reports() <-chan agent.VoterReport { return v.reports }
+func (v *voterProc) HandOver(node string)              { _, _ = io.WriteString(v.orders, "handover "+node+"\n") }
+
+func (v *voterProc) Stop(limit time.Duration) {
+	v.cancel()
+	v.once.Do(func() { v.orders.Close() })
+	select {
+	case <-v.done:
+	case <-time.After(limit):
+		v.kill()
+	}
+}
+
+// kill ends it as SIGKILL does.
+func (v *voterProc) kill() {
+	v.dead.Store(true)
+	v.cancel()
+	v.once.Do(func() { v.orders.Close() })
+}
+
+// Write takes its reports.
+func (v *voterProc) Write(b []byte) (int, error) {
+	for line := range bytes.Lines(b) {
+		var r agent.VoterReport
+		if err := json.Unmarshal(line, &r); err == nil && !v.dead.Load() {
+			v.reports <- r
+		}
+	}
+	return len(b), nil
+}
+
+func (p *process) startVoter(_ context.Context, o agent.VoterOptions) (agent.VoterProc, error) {
+	if p.ended.Load() {
+		return nil, errEnded
+	}
+	orders, out := io.Pipe()
+	v := &voterProc{orders: out, reports: make(chan agent.VoterReport, 64), done: make(chan struct{})}
+	var ctx context.Context
+	ctx, v.cancel = context.WithCancel(context.Background())
+	o.Orders, o.Report, o.Clock = orders, v, p.m.clock
+	o.Network = &peer.Config{Dial: p.dial, Listen: p.listen}
+	o.Exit = func(reason string) {
+		p.m.r.ledger.say("the voter of %s exits: %s", p.m.name, reason)
+		v.kill()
+	}
+	o.Open = func(ro repository.Options) (*repository.Volume, error) {
+		h := p.m.r.disk.Open()
+		h.Before = func(bool, int64, int) error {
+			if v.dead.Load() || p.ended.Load() {
+				return errEnded
+			}
+			return nil
+		}
+		ro.Device, ro.Size = h, p.m.r.disk.Size()
+		return repository.Open(ro)
+	}
+	p.mu.Lock()
+	p.voters = append(p.voters, v)
+	p.mu.Unlock()
+	go func() {
+		defer close(v.done)
+		defer close(v.reports)
+		if err := agent.RunVoter(ctx, o); err != nil && !v.dead.Load() {
+			p.m.r.ledger.say("the voter of %s ends: %v", p.m.name, err)
+		}
+		v.once.Do(func() { v.orders.Close() })
+	}()
+	return v, nil
+}
+
+func (r *rig) formatVolume(o repository.FormatOptions) (repository.UUID, error) {
+	o.Device, o.Size, o.Lab = r.disk.Open(), r.disk.Size(), true
+	return repository.Format(o)
+}
+
+// allVote reports whether both nodes and the repository vote and answer.
+func (r *rig) allVote() bool {
+	q := r.status().Cluster.Quorum
+	return q.Have && q.Voters == 3 && q.Alive == 3
+}
+
+// host is the machine that runs the repository voter, by its own word.
+func (r *rig) host() string {
+	for _, n := range r.names {
+		if a := r.machines[n].agent(); a != nil {
+			if s := a.Status(); s.Cluster.Repository != nil && s.Cluster.Repository.Host == n {
+				return n
+			}
+		}
+	}
+	return ""
+}
+
+// A crash of either node is survived, whoever leads and whoever hosts the voter.
+func TestTwoNodesCrash(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		o     options
+		bound time.Duration
+	}{
+		{"fence", options{nodes: 2, fence: true}, 6 * time.Second},
+		{"lease", options{nodes: 2}, 10 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, c.o, func(r *rig) {
+				places := map[string]int{}
+				for i := range 6 {
+					v := r.names[i%2]
+					place := "other"
+					if r.leader() == v {
+						place = "leader"
+					}
+					if r.host() == v {
+						place += ", host"
+					}
+					places[place]++
+					r.watch.forget()
+					r.machines[v].crash()
+					r.await(c.bound+5*time.Second, "the survivor serves everything", r.settledBut(v))
+					r.within(c.bound, "crash of the "+place)
+					time.Sleep(bootTime)
+					r.machines[v].boot()
+					r.recover(time.Minute)
+					r.await(30*time.Second, "all vote", r.allVote)
+				}
+				t.Logf("crashes of: %v; the longest outage %v", places, r.watch.longest(""))
+			})
+		})
+	}
+}
+
+// The nodes lose each other while both see the volume: one goes on, the host of the voter.
+func TestTwoNodesCutApart(t *testing.T) {
+	inBubble(t, options{nodes: 2}, func(r *rig) {
+		for range 4 {
+			host := r.host()
+			r.lan.Cut("n1", "n2")
+			r.await(20*time.Second, "the host of the voter serves everything", func() bool {
+				return r.holder("g1") == host && r.holder("g2") == host
+			})
+			r.lan.Heal()
+			r.recover(time.Minute)
+			r.await(30*time.Second, "all vote", r.allVote)
+		}
+	})
+}
+
+// A partition in time: what one node alone was told is known to the other when that starts alone.
+func TestTwoNodesPartitionInTime(t *testing.T) {
+	for i, first := range []string{"n1", "n2"} {
+		second := []string{"n2", "n1"}[i]
+		t.Run(first+" decides alone", func(t *testing.T) {
+			inBubble(t, options{nodes: 2}, func(r *rig) {
+				r.machines[second].crash()
+				r.await(20*time.Second, first+" serves everything", r.settledBut(second))
+				r.do(api.Request{Op: api.OpSuspend, Groups: []string{"g1"}})
+				r.machines[first].crash()
+				r.machines[second].boot()
+				r.await(30*time.Second, second+" leads", func() bool { return r.leader() == second })
+				s := r.status()
+				if g := s.Group("g1"); g == nil || !g.Suspended {
+					t.Errorf("%s leads and does not know that g1 was suspended", second)
+				}
+				r.machines[first].boot()
+				r.await(time.Minute, "both are there", func() bool { return r.allUp() && r.allVote() })
+			})
+		})
+	}
+}
