@@ -52,6 +52,7 @@ type target struct {
 	group      string
 	generation uint64
 	resources  []executor.Resource
+	sequential bool // file systems are mounted one after another
 	definition *cluster.Definition
 	proof      string // that the last holder is gone, which did not release it; empty: nothing is known
 }
@@ -64,11 +65,12 @@ func (m *member) target(d *cluster.Definition, group string, generation uint64) 
 	}
 	var err error
 	t.resources, err = resourcesOf(d, g, m.name)
+	t.sequential = g.RecoveryMethod == cluster.RecoverSequentially
 	return t, err
 }
 
-// startGroup acquires the resources in order. What runs already is adopted. When one fails, all that may be there is stopped
-// again: from the report of a failed acquisition the group may start elsewhere, so it is made only when everything was seen
+// startGroup acquires the resources in order, stage by stage. What runs already is adopted. When one fails, all that may be there
+// is stopped again: from the report of a failed acquisition the group may start elsewhere, so it is made only when everything was seen
 // stopped and the tombstone is written.
 func (m *member) startGroup(ctx context.Context, t target) workDone {
 	began := m.clock.Now()
@@ -76,12 +78,13 @@ func (m *member) startGroup(ctx context.Context, t target) workDone {
 	if t.proof != "" {
 		ctx = executor.WithProof(ctx, t.proof)
 	}
-	for _, r := range t.resources {
-		res := m.startResource(ctx, t, r)
-		if res.Err == nil && res.Status == executor.Running {
+	for _, stage := range stages(t.resources, t.sequential) {
+		results := sideBySide(stage, func(r executor.Resource) executor.Result { return m.startResource(ctx, t, r) })
+		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Running })
+		if at < 0 {
 			continue
 		}
-		why := fmt.Sprintf("%s %s could not be acquired: %s", r.Kind, r.Name, sentenceOf(res))
+		why := fmt.Sprintf("%s %s could not be acquired: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
 		// The clean-up must happen even when the start was cancelled.
 		d := m.stopGroup(context.WithoutCancel(ctx), t)
 		d.job, d.cancelled = jobStart, ctx.Err() != nil
@@ -129,14 +132,15 @@ func (m *member) stopGroup(ctx context.Context, t target) workDone {
 	began := m.clock.Now()
 	ctx = executor.WithGeneration(ctx, t.generation)
 	d := workDone{group: t.group, generation: t.generation, job: jobStop}
-	for _, r := range slices.Backward(t.resources) {
-		res := m.step(ctx, r, jobStop)
-		if res.Err == nil && res.Status == executor.Stopped {
+	for _, stage := range slices.Backward(stages(t.resources, t.sequential)) {
+		results := sideBySide(stage, func(r executor.Resource) executor.Result { return m.step(ctx, r, jobStop) })
+		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Stopped })
+		if at < 0 {
 			continue
 		}
 		// What lies below a resource that still runs must not be taken away from under it.
-		d.outcome, d.status = state.OutcomeReleaseFailed, res.Status
-		d.sentence = fmt.Sprintf("%s %s could not be released: %s", r.Kind, r.Name, sentenceOf(res))
+		d.outcome, d.status = state.OutcomeReleaseFailed, results[at].Status
+		d.sentence = fmt.Sprintf("%s %s could not be released: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
 		d.took = m.clock.Now().Sub(began)
 		return d
 	}
@@ -161,8 +165,9 @@ func (m *member) stopGroup(ctx context.Context, t target) workDone {
 func (m *member) probeGroup(ctx context.Context, t target) workDone {
 	d := workDone{group: t.group, generation: t.generation, job: jobProbe, resources: map[string]executor.Result{}}
 	var running, stopped, other, unknown int
-	for _, r := range t.resources {
-		res := m.step(ctx, r, jobProbe)
+	results := sideBySide(t.resources, func(r executor.Resource) executor.Result { return m.step(ctx, r, jobProbe) })
+	for i, r := range t.resources {
+		res := results[i]
 		d.resources[string(r.Kind)+" "+r.Name] = res
 		switch res.Status {
 		case executor.Running:

@@ -231,7 +231,7 @@ func (t *toolCall) showGroup(d *cluster.Definition, g *cluster.ResourceGroup) {
 	row("Service IP Label", strings.Join(g.ServiceIPs, " "))
 	row("Filesystems", strings.Join(mountPoints(d, g), " "))
 	row("Filesystems Consistency Check", checks(d, g))
-	row("Filesystems Recovery Method", "sequential")
+	row("Filesystems Recovery Method", g.RecoveryMethod)
 	row("Volume Groups", strings.Join(g.VolumeGroups, " "))
 	row("Use forced varyon for volume groups, if necessary", strconv.FormatBool(g.ForcedVaryon))
 	row("Application Servers", strings.Join(g.Applications, " "))

@@ -587,6 +587,8 @@ func groupClass() Class {
 			func(g *G) bool { return g.VGAutoImport }, func(g *G, v bool) { g.VGAutoImport = v }),
 		boolean(Attribute{Name: "FS_BEFORE_IPADDR", Default: "false", Doc: "file systems are mounted before the addresses come up"},
 			func(g *G) bool { return g.FSBeforeIP }, func(g *G, v bool) { g.FSBeforeIP = v }),
+		enum(Attribute{Name: "RECOVERY_METHOD", Values: []string{RecoverInParallel, RecoverSequentially}, Default: RecoverInParallel,
+			Doc: "file systems are checked and mounted side by side, or one after another"}, func(g *G) *string { return &g.RecoveryMethod }, nil),
 		text(Attribute{Name: "NETWORK", Kind: KindName, Refers: "network", Doc: "a network without which the group cannot run"},
 			func(g *G) *string { return &g.Network }),
 		integer(Attribute{Name: "PRIORITY", Default: "0", Doc: "the higher is placed first when not all can be placed"},

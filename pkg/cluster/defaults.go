@@ -166,6 +166,7 @@ func (g *ResourceGroup) defaults() {
 	fill(&g.Fallover, FalloverToNextPriority)
 	fill(&g.Fallback, FallbackToHigherPriority)
 	fill(&g.OnReleaseFailure, OnReleaseFailureError)
+	fill(&g.RecoveryMethod, RecoverInParallel)
 	if g.NodePriorityPolicy == PriorityLeast || g.NodePriorityPolicy == PriorityMost {
 		fill(&g.NodePriorityTimeout, DefaultNodePriorityTimeout)
 	}
@@ -211,6 +212,7 @@ func (d *Definition) Sparse() *Definition {
 			drop(&g.NodePriorityTimeout, DefaultNodePriorityTimeout)
 		}
 		drop(&g.OnReleaseFailure, OnReleaseFailureError)
+		drop(&g.RecoveryMethod, RecoverInParallel)
 	}
 	for i := range c.Methods {
 		drop(&c.Methods[i].Type, MethodVerify)

@@ -33,6 +33,12 @@ const (
 	PriorityMost   = "most"  // highest answer of the user's script
 )
 
+// How the file systems of a group are checked and mounted.
+const (
+	RecoverInParallel   = "parallel"
+	RecoverSequentially = "sequential"
+)
+
 // What happens when a group cannot be released.
 const (
 	OnReleaseFailureError = "error" // ERROR; nothing starts elsewhere without proof
@@ -63,6 +69,9 @@ type ResourceGroup struct {
 	Network string `json:"network,omitempty"`
 	// FSBeforeIP mounts file systems before the addresses come up. PowerHA's default is false; so is ours.
 	FSBeforeIP bool `json:"fs_before_ip,omitempty"`
+	// RecoveryMethod is "parallel" (the default: file systems that do not need each other are checked and mounted side by side) or
+	// "sequential", which is PowerHA's default.
+	RecoveryMethod string `json:"recovery_method,omitempty"`
 
 	// ForcedVaryon varies the group's volume groups on although disks are missing, where the plain way fails for that reason.
 	// What the missing disks held last may be lost; PowerHA's default is false, and so is ours.
