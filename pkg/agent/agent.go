@@ -96,7 +96,8 @@ type Agent struct {
 
 	mu       sync.Mutex
 	member   *member
-	changing bool // a cluster is being created, joined or left
+	changing bool     // a cluster is being created, joined or left
+	audit    *LogFile // opened once, under mu
 	version  uint64
 	changed  chan struct{} // closed and replaced when member changes
 	fatal    chan error
@@ -149,7 +150,7 @@ func New(opt Options) (*Agent, error) {
 	}
 	if opt.ListenLocal == nil {
 		opt.ListenLocal = func() (net.Listener, error) {
-			return server.ListenLocal(filepath.Join(opt.Node.RunDir, "clstrmgrd.sock"), access())
+			return server.ListenLocal(filepath.Join(opt.Node.RunDir, "clstrmgrd.sock"), a.access())
 		}
 	}
 	if opt.StartVoter == nil {

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -25,12 +26,9 @@ var _ server.Backend = (*Agent)(nil)
 
 type netConn = net.Conn
 
-// operatorGroup is the group whose members may operate the cluster from this node.
-const operatorGroup = "holdfast"
-
 // openDoor opens the local socket, and the metrics' listener if one is configured.
 func (a *Agent) openDoor() (*server.Server, error) {
-	front, err := server.New(server.Config{Backend: a, Log: a.log, Access: access(), IsMember: a.isMember})
+	front, err := server.New(server.Config{Backend: a, Log: a.log, Access: a.access(), Audit: a.auditLog(), IsMember: a.isMember})
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +55,44 @@ func (a *Agent) openDoor() (*server.Server, error) {
 
 func (a *Agent) metricsHandler() http.Handler { return a.opt.Metrics.Handler() }
 
-func access() server.Access {
-	acc := server.Access{EveryoneViews: true}
-	if g, err := user.LookupGroup(operatorGroup); err == nil {
-		if gid, err := strconv.Atoi(g.Gid); err == nil {
-			acc.OperateGroups = []int{gid}
+// access resolves the names of the node file. A name that the system does not know gives nobody anything, and is said.
+func (a *Agent) access() server.Access {
+	acc := server.Access{}
+	for _, r := range []struct {
+		list          []string
+		users, groups *[]int
+	}{{a.opt.Node.Access.View, &acc.ViewUsers, &acc.ViewGroups}, {a.opt.Node.Access.Operate, &acc.OperateUsers, &acc.OperateGroups},
+		{a.opt.Node.Access.Admin, &acc.AdminUsers, &acc.AdminGroups}} {
+		for _, who := range r.list {
+			if who == config.Everyone {
+				acc.EveryoneViews = true
+				continue
+			}
+			if err := resolveName(who, r.users, r.groups); err != nil {
+				a.log.Info("a name of the access settings is not known here: it gives nobody a role", "name", who, "error", err)
+			}
 		}
 	}
 	return acc
+}
+
+func resolveName(who string, users, groups *[]int) error {
+	if group, ok := strings.CutPrefix(who, "%"); ok {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			return err
+		}
+		id, err := strconv.Atoi(g.Gid)
+		*groups = append(*groups, id)
+		return err
+	}
+	u, err := user.Lookup(who)
+	if err != nil {
+		return err
+	}
+	id, err := strconv.Atoi(u.Uid)
+	*users = append(*users, id)
+	return err
 }
 
 func (a *Agent) isMember(node string) bool {
@@ -78,7 +106,7 @@ func (a *Agent) isMember(node string) bool {
 
 // servePeers opens the door for other members' tools, on the cluster's own port.
 func (m *member) servePeers() {
-	front, err := server.New(server.Config{Backend: m.a, Log: m.log, IsMember: m.a.isMember})
+	front, err := server.New(server.Config{Backend: m.a, Log: m.log, Audit: m.a.auditLog(), IsMember: m.a.isMember})
 	if err != nil {
 		m.log.Error("serve the members' tools", "error", err)
 		return

@@ -45,6 +45,7 @@ const (
 
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
+	rpcAudit    = "audit"
 )
 
 // A member is this node's part in one cluster: everything that exists between joining and leaving it.
@@ -185,6 +186,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcRepair, m.serveRepair)
 	m.links.Handle(rpcCard, m.serveCard)
 	m.links.Handle(rpcKept, m.serveKept)
+	m.links.Handle(rpcAudit, m.serveAudit)
 }
 
 func (m *member) openLog() error {

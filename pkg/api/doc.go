@@ -27,6 +27,7 @@ const (
 	PathCheck      = "/v1/definition/check" // POST DefinitionText -> CheckReport (a read)
 	PathSync       = "/v1/definition/sync"  // POST StagedRequest -> Reply: what is staged becomes active
 	PathUndo       = "/v1/definition/undo"  // POST StagedRequest -> Reply: what is staged is dropped
+	PathAudit      = "/v1/audit"            // GET ?limit=N -> AuditList
 	PathSnapshots  = "/v1/snapshots"        // GET -> SnapshotList, or with ?name= SnapshotText; POST NewSnapshot, DELETE ?name= -> SnapshotReply
 	PathVerify     = "/v1/verify"           // POST VerifyRequest -> VerifyReport
 	PathExplain    = "/v1/explain"          // GET ?group=NAME&node=NAME -> Explanation

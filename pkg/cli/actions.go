@@ -107,6 +107,8 @@ func init() {
 						{"GROUP", "group", ""}, {"KIND", "name", "as node_down"}}},
 				{class: "snapshot", aliases: snapshotWords, usage: "[NAME[,NAME]]", names: namesListOpt, run: querySnapshots,
 					doc: "the kept definitions and where they are; those that begin with auto. the cluster took by itself before a change"},
+				{class: "audit", names: namesNone, run: queryAudit, doc: "who asked for which change on which node, and what became of it; refused attempts too",
+					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"USER", "name", ""}, {"NODE", "node", ""}, {"RESULT", "word", "as done, refused, forbidden"}}},
 				{class: "status", names: namesNone, run: queryStatus, doc: "everything that this node knows of the cluster (best with -o json)"},
 			}},
 		{name: "modify", aliases: []string{"mod", "ch", "change"}, doc: "change an object", anyClass: &operation{

@@ -187,6 +187,11 @@ func (c *Client) Check(ctx context.Context, t api.DefinitionText) (api.CheckRepo
 	return send[api.CheckReport](ctx, c, http.MethodPost, api.PathCheck, t)
 }
 
+// Audit reads the newest records of attempted writes, of all nodes.
+func (c *Client) Audit(ctx context.Context, limit int) (api.AuditList, error) {
+	return get[api.AuditList](ctx, c, api.PathAudit, url.Values{"limit": {strconv.Itoa(limit)}})
+}
+
 // Snapshots lists the kept definitions.
 func (c *Client) Snapshots(ctx context.Context) (api.SnapshotList, error) {
 	return get[api.SnapshotList](ctx, c, api.PathSnapshots, nil)

@@ -42,12 +42,24 @@ type Node struct {
 	BootIDFile string  `json:"boot_id_file"`
 	LogLevel   string  `json:"log_level"` // debug, info (default), warn, error
 	Deadman    Deadman `json:"deadman"`
+	Access     Access  `json:"access"`
 	// System says whose executors move the resources: linux or aix; empty: this machine's own.
 	System string `json:"system"`
 	// CommandDir is the only directory in which the executors of AIX look for the system's commands; empty: where AIX has them.
 	// With another system than the machine's own it holds an emulator of them.
 	CommandDir string `json:"command_dir"`
 }
+
+// An Access says who besides root may use this node's socket. An entry is a user's name, or %group as in sudoers; in view also
+// everyone. Each role includes the ones before it.
+type Access struct {
+	View    []string `json:"view"`    // see everything but secrets; default everyone
+	Operate []string `json:"operate"` // move, start, stop, clear, verify; default %holdfast
+	Admin   []string `json:"admin"`   // change the cluster; default nobody but root
+}
+
+// Everyone stands in Access.View for all users.
+const Everyone = "everyone"
 
 // A Deadman says what resets this node when its lease has run out, and how the agent reaches it.
 type Deadman struct {
@@ -126,6 +138,12 @@ func (n *Node) defaults() {
 	def(&n.RunDir, defaultRunDir)
 	def(&n.LogDir, defaultLogDir)
 	def(&n.Metrics, "127.0.0.1:6193")
+	if n.Access.View == nil {
+		n.Access.View = []string{Everyone}
+	}
+	if n.Access.Operate == nil {
+		n.Access.Operate = []string{"%holdfast"}
+	}
 	def(&n.LogLevel, "info")
 	def(&n.Deadman.Backend, defaultBackend)
 	def(&n.Deadman.Socket, filepath.Join(n.RunDir, "deadman.sock"))
@@ -180,6 +198,17 @@ func (n *Node) validate() []cluster.Problem {
 	}
 	if n.VoterPort == n.Port || n.VoterPort == n.GossipPort {
 		bad("voter_port", "a port of its own", "the port %d is another one's already", n.VoterPort)
+	}
+	for _, a := range []struct {
+		key  string
+		list []string
+	}{{"access.view", n.Access.View}, {"access.operate", n.Access.Operate}, {"access.admin", n.Access.Admin}} {
+		for i, who := range a.list {
+			name := strings.TrimPrefix(who, "%")
+			if name == "" || len(name) > 64 || strings.ContainsAny(name, " \t:/,%") || who == Everyone && a.key != "access.view" {
+				bad(fmt.Sprintf("%s[%d]", a.key, i), "a user's name, or %group; everyone in view only", "%q cannot be used", who)
+			}
+		}
 	}
 	if n.Port == n.GossipPort {
 		bad("gossip_port", "a port of its own: gossip uses TCP too", "the port %d is that of port: already", n.Port)

@@ -32,7 +32,8 @@ deadman: {backend: lab, device: /tmp/wd.sock, watchdog_timeout: 2s}
 	}
 	want := Node{Name: "node1", StateDir: "/srv/holdfast", RunDir: "/tmp/hf", LogDir: "/var/log/holdfast", Port: 7000, GossipPort: 7001, VoterPort: 6194, Metrics: "",
 		Listen: []string{"10.1.1.1", "fd00::1"}, BootIDFile: "/tmp/boot_id", LogLevel: "debug",
-		Deadman: Deadman{Backend: "lab", Device: "/tmp/wd.sock", Socket: "/tmp/hf/deadman.sock", WatchdogTimeout: 2 * time.Second}}
+		Deadman: Deadman{Backend: "lab", Device: "/tmp/wd.sock", Socket: "/tmp/hf/deadman.sock", WatchdogTimeout: 2 * time.Second},
+		Access:  Access{View: []string{"everyone"}, Operate: []string{"%holdfast"}}}
 	if fmt.Sprintf("%+v", *n) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got  %+v\nwant %+v", *n, want)
 	}
@@ -45,7 +46,8 @@ func TestNodeDefaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := Node{StateDir: "/var/lib/holdfast", RunDir: "/run/holdfast", LogDir: "/var/log/holdfast", Port: 6191, GossipPort: 6192, VoterPort: 6194, Metrics: "127.0.0.1:6193", LogLevel: "info",
-			Deadman: Deadman{Backend: "watchdog", Device: "/dev/watchdog", Socket: "/run/holdfast/deadman.sock"}}
+			Deadman: Deadman{Backend: "watchdog", Device: "/dev/watchdog", Socket: "/run/holdfast/deadman.sock"},
+			Access:  Access{View: []string{"everyone"}, Operate: []string{"%holdfast"}}}
 		if fmt.Sprintf("%+v", *n) != fmt.Sprintf("%+v", want) {
 			t.Errorf("got  %+v\nwant %+v", *n, want)
 		}
@@ -89,5 +91,22 @@ func TestLoadNodeThatCannotBeRead(t *testing.T) {
 	}
 	if _, err := LoadNode(dir); err == nil || !strings.Contains(err.Error(), "node file") {
 		t.Error(err)
+	}
+}
+
+func TestFaultsOfAccess(t *testing.T) {
+	for text, want := range map[string]string{
+		"access: {operate: [everyone]}":    "access.operate[0]",
+		"access: {admin: [\"%\"]}":         "access.admin[0]",
+		"access: {view: [alice, \"a b\"]}": "access.view[1]",
+		"access: {root: [alice]}":          "there is no key",
+	} {
+		if _, err := DecodeNode("f", []byte(text+"\n")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	n, err := DecodeNode("f", []byte("access: {view: [], operate: [alice, \"%ops\"], admin: [bob]}\n"))
+	if err != nil || len(n.Access.View) != 0 || len(n.Access.Operate) != 2 || n.Access.Admin[0] != "bob" {
+		t.Errorf("%v %+v", err, n)
 	}
 }

@@ -15,8 +15,12 @@ import (
 
 // Access says which local users have which role. Root, and the user that the daemon runs as, are administrators.
 type Access struct {
-	OperateGroups []int // group ids whose members operate
-	ViewGroups    []int // group ids whose members view
+	AdminGroups   []int // group ids whose members administer, and users who do, beside root and the daemon's own user
+	AdminUsers    []int
+	OperateGroups []int // group ids whose members operate, and users who do
+	OperateUsers  []int
+	ViewGroups    []int // group ids whose members view, and users who do
+	ViewUsers     []int
 	EveryoneViews bool
 }
 
@@ -29,9 +33,9 @@ type credentials struct {
 // mode is the permission that the socket file needs for this access, and the group it is given to (-1: unchanged). The
 // credentials are checked on each connection all the same.
 func (a Access) mode() (os.FileMode, int) {
-	groups := slices.Concat(a.OperateGroups, a.ViewGroups)
+	groups := slices.Concat(a.AdminGroups, a.OperateGroups, a.ViewGroups)
 	switch {
-	case a.EveryoneViews || len(groups) > 1:
+	case a.EveryoneViews || len(groups) > 1 || len(a.AdminUsers)+len(a.OperateUsers)+len(a.ViewUsers) > 0:
 		return 0o666, -1
 	case len(groups) == 1:
 		return 0o660, groups[0]
@@ -44,11 +48,11 @@ func (a Access) role(c credentials) api.Role {
 		return slices.ContainsFunc(gids, func(g int) bool { return slices.Contains(c.groups, g) })
 	}
 	switch {
-	case c.uid == 0 || c.uid == os.Geteuid():
+	case c.uid == 0 || c.uid == os.Geteuid() || slices.Contains(a.AdminUsers, c.uid) || in(a.AdminGroups):
 		return api.RoleAdmin
-	case in(a.OperateGroups):
+	case slices.Contains(a.OperateUsers, c.uid) || in(a.OperateGroups):
 		return api.RoleOperate
-	case a.EveryoneViews || in(a.ViewGroups):
+	case a.EveryoneViews || slices.Contains(a.ViewUsers, c.uid) || in(a.ViewGroups):
 		return api.RoleView
 	}
 	return api.RoleNone

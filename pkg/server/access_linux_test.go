@@ -156,3 +156,35 @@ func openParents(t *testing.T, path string) {
 		}
 	}
 }
+
+// Users and groups of the access settings get their role, whoever else is there.
+func TestRolesOfUsers(t *testing.T) {
+	r := start(t, server.Access{AdminUsers: []int{7501}, OperateUsers: []int{7502}, ViewUsers: []int{7503}, AdminGroups: []int{7010}})
+	if err := os.Chmod(filepath.Dir(r.socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	openParents(t, r.socket)
+	const down = `{"id":"0123456789abcdef","op":"confirm-node-down","node":"n"}`
+	const move = `{"id":"0123456789abcdef","op":"move","groups":["g"],"node":"n"}`
+	for name, tc := range map[string]struct {
+		uid                 int
+		groups              []int
+		view, operate, rule string
+	}{
+		"admin":          {7501, nil, "200", "200", "200"},
+		"admin by group": {7509, []int{7010}, "200", "200", "200"},
+		"operator":       {7502, nil, "200", "200", "403"},
+		"viewer":         {7503, nil, "200", "403", "403"},
+		"nobody":         {7504, nil, "403", "403", "403"},
+	} {
+		var got [3]string
+		asUser(t, tc.uid, 7999, tc.groups, func() {
+			got = [3]string{ask(t, r.socket, "GET", api.PathStatus, ""), ask(t, r.socket, "POST", api.PathRequests, move), ask(t, r.socket, "POST", api.PathRequests, down)}
+		})
+		for i, want := range []string{tc.view, tc.operate, tc.rule} {
+			if !strings.HasPrefix(got[i], "HTTP/1.1 "+want) {
+				t.Errorf("%s, call %d: want %s, got:\n%s", name, i, want, got[i])
+			}
+		}
+	}
+}

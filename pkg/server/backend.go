@@ -22,6 +22,12 @@ type Backend interface {
 	Membership
 	Verifier
 	Snapshots
+	Auditor
+}
+
+// An Auditor finds the newest records of attempted writes, of all nodes.
+type Auditor interface {
+	Audit(ctx context.Context, limit int) (api.AuditList, error)
 }
 
 // Snapshots are kept definitions.

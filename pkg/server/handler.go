@@ -45,6 +45,7 @@ func (s *Server) routes() []route {
 		{"GET " + api.PathDefinition, api.RoleView, 0, false, (*call).definition},
 		{"POST " + api.PathDiff, api.RoleView, api.MaxDefinition, false, (*call).diff},
 		{"POST " + api.PathCheck, api.RoleView, api.MaxDefinition, false, (*call).check},
+		{"GET " + api.PathAudit, api.RoleOperate, 0, false, (*call).auditRecords},
 		{"GET " + api.PathSnapshots, api.RoleView, 0, false, (*call).snapshots},
 		{"POST " + api.PathSnapshots, api.RoleAdmin, api.MaxDefinition, true, (*call).addSnapshot},
 		{"DELETE " + api.PathSnapshots, api.RoleAdmin, 0, true, (*call).deleteSnapshot},
@@ -117,9 +118,11 @@ func forbidden(who api.Caller, need api.Role) error {
 
 // record writes the audit line of a write.
 func (s *Server) record(rt route, c *call, answer any, err error, took time.Duration) {
-	result, detail := "done", ""
-	if r, ok := answer.(api.Reply); ok && r.Refused != "" {
-		result, detail = "refused", r.Refused
+	result, detail, index := "done", "", uint64(0)
+	if r, ok := answer.(api.Reply); ok {
+		if index = r.Index; r.Refused != "" {
+			result, detail = "refused", r.Refused
+		}
 	}
 	if err != nil {
 		result, detail = string(api.CodeOf(err)), err.Error()
@@ -127,7 +130,8 @@ func (s *Server) record(rt route, c *call, answer any, err error, took time.Dura
 	s.audit.LogAttrs(context.Background(), slog.LevelInfo, "audit",
 		slog.String("user", c.who.String()), slog.Int("uid", c.who.UID), slog.String("role", string(c.who.Role)),
 		slog.String("call", rt.pattern), slog.String("what", c.note),
-		slog.String("result", result), slog.String("detail", bounded(detail, 500)), slog.Duration("took", took))
+		slog.String("result", result), slog.String("detail", bounded(detail, 500)), slog.Uint64("index", index),
+		slog.Duration("took", took))
 }
 
 func bounded(s string, n int) string {
@@ -260,6 +264,19 @@ func (c *call) check() (any, error) {
 	ctx, cancel := c.bounds()
 	defer cancel()
 	return c.s.cfg.Backend.Check(ctx, t)
+}
+
+func (c *call) auditRecords() (any, error) {
+	limit, err := number(c.r.URL.Query().Get("limit"), "limit")
+	if err != nil {
+		return nil, err
+	}
+	if limit == 0 || limit > api.MaxAudit {
+		limit = api.MaxAudit
+	}
+	ctx, cancel := c.bounds()
+	defer cancel()
+	return c.s.cfg.Backend.Audit(ctx, int(limit))
 }
 
 func (c *call) snapshots() (any, error) {

@@ -189,3 +189,36 @@ func TestVerificationRoles(t *testing.T) {
 		t.Errorf("as a viewer: %d %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 }
+
+// Every attempted change is on record, with who asked where and what became of it, and any node shows the records of all.
+func TestAudit(t *testing.T) {
+	t.Parallel()
+	w := begin(t, setup{})
+	w.online(group)
+	if os.Getuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	w.clmgr("node2", "modify", "resource_group", group, "PRIORITY=3")
+	r := w.run("node3", "setpriv", "--reuid=7500", "--regid=7500", "--clear-groups", program("clmgr"), "offline", "resource_group", group)
+	if r.Code != 1 || !strings.Contains(r.Stderr, "may only view") {
+		t.Fatalf("as a viewer: %d %s", r.Code, r.Stderr)
+	}
+	var list []api.AuditRecord
+	check(t, json.Unmarshal([]byte(w.clmgr("node1", "-o", "json", "query", "audit")), &list))
+	index := w.view().Cluster.AppliedIndex
+	var changed, refused bool
+	for _, x := range list {
+		if x.Node == "node2" && x.User == "root" && x.Result == "done" && strings.Contains(x.What, "modify resource_group app_rg") && x.Index > 0 && x.Index <= index {
+			changed = true
+		}
+		if x.Node == "node3" && x.UID == 7500 && x.Result == "forbidden" && strings.Contains(x.What, "offline app_rg") && x.Index == 0 {
+			refused = true
+		}
+	}
+	if !changed || !refused {
+		t.Errorf("the change is on record: %t, the refused attempt: %t\n%+v", changed, refused, list)
+	}
+	if mode := w.must("node2", "stat", "-c", "%a %U", "/var/log/holdfast/adm/audit.log"); mode != "640 root\n" {
+		t.Errorf("mode and owner %q", mode)
+	}
+}

@@ -23,6 +23,7 @@ type Backend struct {
 	OnDiff       func(api.DefinitionText) (api.Diff, error)
 	OnCheck      func(api.DefinitionText) (api.CheckReport, error)
 	OnVerify     func(api.Caller, api.VerifyRequest) (api.VerifyReport, error)
+	OnAudit      func(limit int) (api.AuditList, error)
 	OnExplain    func(group, node string) (api.Explanation, error)
 	// OnWait hears of each long poll before it waits.
 	OnWait func(since uint64)
@@ -201,6 +202,14 @@ func (b *Backend) Check(_ context.Context, t api.DefinitionText) (api.CheckRepor
 		return api.CheckReport{}, nil
 	}
 	return b.OnCheck(t)
+}
+
+// Audit asks the hook.
+func (b *Backend) Audit(_ context.Context, limit int) (api.AuditList, error) {
+	if b.OnAudit == nil {
+		return api.AuditList{Records: []api.AuditRecord{}}, nil
+	}
+	return b.OnAudit(limit)
 }
 
 // ListSnapshots lists what AddSnapshot has kept.
