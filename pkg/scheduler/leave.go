@@ -238,7 +238,7 @@ func (m *model) followers(p parts, at int) []int {
 			continue
 		}
 		m.settle(g, at, "its same-node set is on "+m.nodes[at].name)
-		displaced = append(displaced, m.displace(choice{node: at, members: []int{i}, displace: true})...)
+		displaced = append(displaced, m.displace(choice{node: at, members: []int{i}})...)
 	}
 	return displaced
 }
@@ -305,7 +305,7 @@ func (m *model) goesOn(u *unit, p parts, at int) ([]int, bool) {
 			m.groups[j].wait = "its same-node set is being moved"
 			m.book(&m.groups[j], k)
 		}
-		return m.displace(choice{node: k, members: all, displace: true}), true
+		return m.displace(choice{node: k, members: all}), true
 	}
 	return nil, false
 }
@@ -361,7 +361,7 @@ func (m *model) better(members []int, lead *group, at int) (cause state.Cause, c
 			o, of = obstacle{bar: barMarked}, m.markedMember(members, k)
 		}
 		if o.bar == barNone {
-			return state.CauseMove, choice{node: k, members: members, displace: true}, "the operator has placed it on " + override.Node, ""
+			return state.CauseMove, choice{node: k, members: members}, "the operator has placed it on " + override.Node, ""
 		}
 		m.note(lead, "it cannot move to "+override.Node+" as the operator wants: "+m.sentence(of, &m.nodes[k], o))
 	}
@@ -435,18 +435,13 @@ func (m *model) fallback(members []int, lead *group, at int) (cause state.Cause,
 	return "", c, "", ""
 }
 
-// together adds what must stop because something else stops, and calls off what need not happen at that price.
+// together adds what must stop because something else stops. A move that need not be and costs too much was not planned at all: see tooDear.
 func (m *model) together() {
 	for changed := true; changed; {
 		changed = false
 		for i := range m.groups {
 			g := &m.groups[i]
 			if g.leave.cause == "" && (g.leaves == nil || !m.isStopping(g)) {
-				continue
-			}
-			if g.leave.voluntary && m.tooDear(g) {
-				m.stay(g)
-				changed = true
 				continue
 			}
 			for _, c := range g.children {
@@ -474,19 +469,6 @@ func (m *model) tooDear(g *group) bool {
 		}
 	}
 	return false
-}
-
-// stay calls a voluntary move of a unit off.
-func (m *model) stay(g *group) {
-	for _, i := range m.units[g.unit].groups {
-		if o := &m.groups[i]; o.leave.cause != "" && o.leave.voluntary {
-			if o.leave.to >= 0 {
-				m.unbook(o, o.leave.to)
-			}
-			m.book(o, o.holder)
-			o.leave = leaving{}
-		}
-	}
 }
 
 // drag lets a running dependant leave, to come back where it was.

@@ -300,12 +300,10 @@ func (m *model) occupy() {
 
 // choice is what choose found: node -1 if none, and why (or why not).
 type choice struct {
-	node     int
-	why      string
-	displace bool // it is taken although groups of lower tiers must leave
-	members  []int
-	dynamic  bool // by dynamic node priority
-	network  bool // a node was left out for the lack of a network
+	node    int
+	why     string
+	members []int
+	dynamic bool // by dynamic node priority
 }
 
 // purpose says for what, and with which policy, a free unit is placed.
@@ -387,7 +385,7 @@ func (m *model) choose(members []int, in intent, leaving int) choice {
 			if first != in.override {
 				why = "released on " + in.from + " for it"
 			}
-			return choice{node: k, why: why, displace: true, members: members, dynamic: first != in.override && in.wasDynamic()}
+			return choice{node: k, why: why, members: members, dynamic: first != in.override && in.wasDynamic()}
 		}
 	}
 	candidates, none := m.candidates(&in, &s)
@@ -444,7 +442,7 @@ func (m *model) pick(members, candidates []int, in intent, s situation) choice {
 			}
 		}
 		if best >= 0 {
-			return choice{node: best, why: m.whyHere(best, in, s) + ", and comes before what is there", displace: true, members: members, dynamic: in.byMeasure(s)}
+			return choice{node: best, why: m.whyHere(best, in, s) + ", and comes before what is there", members: members, dynamic: in.byMeasure(s)}
 		}
 		if in.calm {
 			break
@@ -553,7 +551,6 @@ func (m *model) nobody(members, candidates []int, in intent, s situation) choice
 			o, of = obstacle{bar: barMarked}, m.markedMember(members, k)
 			m.wakeForMarks(members, k)
 		}
-		c.network = c.network || o.bar == barNetwork
 		why = append(why, m.sentence(of, &m.nodes[k], o))
 	}
 	switch {

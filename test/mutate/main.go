@@ -101,9 +101,19 @@ func (s *score) print(w io.Writer) float64 {
 		return 0
 	}
 	percent := 100 * float64(noticed) / float64(total)
+	nothing := 0
+	for _, m := range s.survivors {
+		if changesNothing(m) != "" {
+			nothing++
+		}
+	}
 	fmt.Fprintf(w, "%s: %d of %d mistakes noticed, %.1f %%; %.1f %% with the fingerprint (%s; %d of them by hanging); %d more did not compile; "+
 		"the package has places for %d\n", s.pkg, noticed, total, percent, 100*float64(noticed+s.by[fingerprint])/float64(total),
 		strings.Join(who, ", "), s.hung, s.uncompiled, s.all)
+	if nothing > 0 {
+		fmt.Fprintf(w, "%s: %d of those that survived change nothing, as said above; %.1f %% of the others are noticed\n", s.pkg, nothing,
+			100*float64(noticed)/float64(max(1, total-nothing)))
+	}
 	return percent
 }
 
@@ -178,7 +188,11 @@ func (s *score) note(w io.Writer, m Mutant, by int, v verdict) bool {
 		return false
 	case v == passed:
 		s.survivors = append(s.survivors, m)
-		fmt.Fprintf(w, "survived: %s\n", m)
+		why := changesNothing(m)
+		if why != "" {
+			why = " (changes nothing: " + why + ")"
+		}
+		fmt.Fprintf(w, "survived: %s%s\n", m, why)
 	default:
 		s.by[by]++
 		if by == fingerprint {

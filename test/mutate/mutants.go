@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -20,6 +21,7 @@ type Mutant struct {
 	With     string
 	Operator string // the kind of mistake
 	What     string // the mistake, for the reader
+	Place    string // its line of the file, with what is replaced between « and »
 }
 
 // Apply makes the mistake in the file's text.
@@ -94,7 +96,19 @@ func (f *finder) add(operator string, from, to token.Pos, with, what string) {
 	if len(what) > 150 {
 		what = what[:150] + "..."
 	}
-	f.out = append(f.out, Mutant{File: f.file, Line: f.set.Position(from).Line, From: f.offset(from), To: f.offset(to), With: with, Operator: operator, What: what})
+	m := Mutant{File: f.file, Line: f.set.Position(from).Line, From: f.offset(from), To: f.offset(to), With: with, Operator: operator, What: what}
+	m.Place = f.place(m.From, m.To)
+	f.out = append(f.out, m)
+}
+
+// place is the line (or the lines) of a mistake, marked.
+func (f *finder) place(from, to int) string {
+	begin := bytes.LastIndexByte(f.src[:from], '\n') + 1
+	end := len(f.src)
+	if n := bytes.IndexByte(f.src[to:], '\n'); n >= 0 {
+		end = to + n
+	}
+	return string(f.src[begin:from]) + "«" + string(f.src[from:to]) + "»" + string(f.src[to:end])
 }
 
 // function finds the mistakes in a function: first that it does nothing at all.

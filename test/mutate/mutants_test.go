@@ -67,3 +67,24 @@ func TestMutants(t *testing.T) {
 		t.Error("a seed gives two samples")
 	}
 }
+
+// Each entry of the mistakes that change nothing is still about a line of the code.
+func TestEquivalentsAreThere(t *testing.T) {
+	t.Chdir("../..")
+	var all []Mutant
+	for _, pkg := range []string{"pkg/scheduler", "pkg/state"} {
+		list, err := Mutants(pkg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, list...)
+	}
+	for _, e := range equivalents {
+		if !slices.ContainsFunc(all, e.is) {
+			t.Errorf("no line is like %s", e.place)
+		}
+	}
+	if !slices.ContainsFunc(all, func(m Mutant) bool { return changesNothing(m) == "" }) {
+		t.Error("every mistake is said to change nothing")
+	}
+}
