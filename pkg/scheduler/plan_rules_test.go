@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -561,4 +562,103 @@ func TestAdmitCountsTheWaitingMembersOnce(t *testing.T) {
 			t.Errorf("%s: %+v", c.what, a)
 		}
 	}
+}
+
+// Nothing is ordered on a node that is silent, nor of an earlier boot, whatever the operator wants.
+func TestNothingIsReleasedWhereNobodyHears(t *testing.T) {
+	for what, spoil := range map[string]func(*planWorld){
+		"silent":          func(w *planWorld) { w.s.Nodes["n1"].Lost = &state.Loss{Sentence: "test"} },
+		"an earlier boot": func(w *planWorld) { w.s.Nodes["n1"].Incarnation++ },
+	} {
+		w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{concurrent("c"), {Name: "a"}}})
+		w.online("c", "n1")
+		w.online("c", "n2")
+		w.online("a", "n1")
+		w.do(state.Command{OfflineGroup: &state.OfflineGroup{Group: "c"}})
+		w.do(state.Command{OfflineGroup: &state.OfflineGroup{Group: "a"}})
+		spoil(w)
+		t.Log(what)
+		w.want("release c n2")
+	}
+}
+
+// A recovery chain of a group that must not start is not given up: it goes on when the group may start again.
+func TestNobodyGivesUpForAGroupThatMayNotStart(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "p", Nodes: []string{"n1"}}, {Name: "ch", Nodes: []string{"n2"}}},
+		Dependencies: []cluster.Dependency{{Parent: "p", Child: "ch"}}})
+	w.online("p", "n1")
+	w.acquiring("ch", "n2")
+	w.report("ch", "n2", state.OutcomeAcquireFailed)
+	w.want("give-up ch n2")
+	w.do(state.Command{SuspendGroup: &state.SuspendGroup{Group: "ch"}})
+	w.want()
+	w.do(state.Command{ResumeGroup: &state.ResumeGroup{Group: "ch"}})
+	w.want("give-up ch n2")
+	w.do(state.Command{OfflineGroup: &state.OfflineGroup{Group: "p"}})
+	w.want("release p n1")
+	w.releasing("p", "n1")
+	w.want() // it waits for its parent
+}
+
+// What would move a group is said only of one that runs, and that the cluster may move.
+func TestWhatWouldMoveIsSaidOfWhatRuns(t *testing.T) {
+	says := func(w *planWorld, group string) bool {
+		e := Explain(w.s, group, start)
+		return slices.ContainsFunc(e.Sentences, func(s string) bool { return strings.Contains(s, "a failure of ") })
+	}
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{concurrent("c"), {Name: "a"}}})
+	w.online("c", "n1")
+	if says(w, "c") || says(w, "a") {
+		t.Fatal("it is said of a concurrent group, or of one that is offline")
+	}
+	w.acquiring("a", "n1")
+	if says(w, "a") {
+		t.Fatal("it does not run yet")
+	}
+	w.report("a", "n1", state.OutcomeOnline)
+	if !says(w, "a") {
+		t.Fatal("it runs")
+	}
+	w.do(state.Command{SuspendGroup: &state.SuspendGroup{Group: "a"}})
+	if says(w, "a") {
+		t.Fatal("a suspended group stays")
+	}
+}
+
+// The instances of a concurrent child stop before its parent does, on all nodes where they can be ordered.
+func TestConcurrentChildStopsWithItsParent(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "p"}, concurrent("c")},
+		Dependencies: []cluster.Dependency{{Parent: "p", Child: "c"}}})
+	w.online("p", "n1")
+	w.online("c", "n1")
+	w.acquiring("c", "n2")
+	w.do(state.Command{OfflineGroup: &state.OfflineGroup{Group: "p"}})
+	w.want("release c n1", "release c n2")
+	w.releasing("c", "n1")
+	w.report("c", "n1", state.OutcomeReleased)
+	w.want("release c n2")
+	w.releasing("c", "n2")
+	w.want()
+	w.report("c", "n2", state.OutcomeReleased)
+	w.want("release p n1")
+}
+
+// A definition that validation would refuse does not confuse the planner: a same-node set has only the groups that can be in one.
+func TestSameNodeSetTakesOnlyWhatCanBeInOne(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "a"}, concurrent("c"), {Name: "b"}, {Name: "d"}}})
+	def := *w.s.Definition
+	def.Dependencies = []cluster.Dependency{{SameNode: []string{"a", "c", "zz"}}, {SameNode: []string{"a", "b"}}, {SameNode: []string{"c", "zz"}}}
+	w.s.Definition = &def
+	m := newModel(w.s, start)
+	var units []string
+	for _, u := range m.units {
+		units = append(units, fmt.Sprint(u.groups, u.lead))
+	}
+	if want := []string{"[0] 0", "[2] 2", "[3] 3"}; !slices.Equal(units, want) {
+		t.Fatalf("units %q, want %q", units, want)
+	}
+	if m.groups[1].unit >= 0 {
+		t.Fatal("a concurrent group is placed by no unit")
+	}
+	w.want("acquire a n1", "acquire b n1", "acquire d n1", "acquire c n1", "acquire c n2", "acquire c n3")
 }
