@@ -149,9 +149,9 @@ func (p *process) options() agent.Options {
 			GossipPort: gossipPort, VoterPort: voterPort, Deadman: config.Deadman{Backend: config.BackendLab}},
 		Version: "test", Logger: log, Clock: m.clock, BootID: m.bootID, ConnectDeadman: p.connectDeadman, Executors: p.hands(),
 		Runner: runner, Network: &peer.Config{Dial: p.dial, Listen: p.listen},
-		Gossip:      gossip.Config{Dial: p.dial, Listen: p.listen, ListenPacket: p.listenPacket},
-		Fencer:      &fencer{p: p},
-		StartVoter:  p.startVoter, FormatVolume: m.r.formatVolume,
+		Gossip:     gossip.Config{Dial: p.dial, Listen: p.listen, ListenPacket: p.listenPacket},
+		Fencer:     &fencer{p: p},
+		StartVoter: p.startVoter, FormatVolume: m.r.formatVolume,
 		ListenLocal: func() (net.Listener, error) { return p.listen(":1") },
 		Inspect: func(_ context.Context, o collect.Options) *verify.Facts {
 			return &verify.Facts{Node: o.Node, Time: time.Now()} // the machines here have no system of their own to look at
