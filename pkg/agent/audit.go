@@ -91,9 +91,9 @@ func (m *member) auditHere(limit int) []api.AuditRecord {
 	if err != nil {
 		m.log.Warn("the record of changes cannot be read", "error", err)
 	}
-	for size := 0; ; size = 0 {
+	for {
 		b, err := json.Marshal(list)
-		if size = len(b); err != nil || size < maxSnapshot || len(list) < 2 {
+		if err != nil || len(b) < maxSnapshot || len(list) < 2 {
 			return list
 		}
 		list = list[len(list)/2:]

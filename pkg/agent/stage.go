@@ -131,6 +131,10 @@ func resourceText(r executor.Resource) string {
 	switch {
 	case r.IP != nil:
 		fmt.Fprintf(&b, "%+v", *r.IP)
+	case r.VolumeGroup != nil:
+		fmt.Fprintf(&b, "%+v", *r.VolumeGroup)
+	case r.Export != nil:
+		fmt.Fprintf(&b, "%+v", *r.Export)
 	case r.FileSystem != nil:
 		fmt.Fprintf(&b, "%+v", *r.FileSystem)
 	case r.App != nil:

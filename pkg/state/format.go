@@ -29,6 +29,14 @@ func definitionNeeds(d *cluster.Definition) int {
 		return 1
 	}
 	s := &d.Settings
+	if len(d.VolumeGroups)+len(d.NFSExports)+len(d.Repositories) > 0 {
+		return 2
+	}
+	for i := range d.ApplicationControllers {
+		if d.ApplicationControllers[i].Agent != "" {
+			return 2
+		}
+	}
 	if len(d.Methods)+len(d.Waivers) > 0 || s.VerificationHour != 0 || s.NoDailyVerification || s.VerificationInterval != 0 || s.Changes != "" {
 		return 2
 	}

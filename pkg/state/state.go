@@ -12,7 +12,7 @@ import (
 // the oldest that can say what is to be said (format.go), so that nodes of two versions go on together.
 //
 //	1  the first
-//	2  definitions with methods, waivers, and settings of the verification and of staging; staged definitions
+//	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
 const Format = 2
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which

@@ -239,7 +239,7 @@ func checkUnused(in *Input, h *hits) {
 	used := func(class, name string) bool {
 		return slices.ContainsFunc(d.Users(class, name), func(u string) bool { return !strings.HasPrefix(u, "waiver ") })
 	}
-	for _, class := range []string{"service_ip", "file_system", "application_controller", "application_monitor"} {
+	for _, class := range []string{"service_ip", "volume_group", "file_system", "nfs_export", "application_controller", "application_monitor"} {
 		c, err := cluster.FindClass(class)
 		if err != nil {
 			continue
@@ -263,7 +263,7 @@ func (in *Input) eachGroup(f func(g *cluster.ResourceGroup)) {
 
 func checkEmptyGroup(in *Input, h *hits) {
 	in.eachGroup(func(g *cluster.ResourceGroup) {
-		if len(g.ServiceIPs)+len(g.FileSystems)+len(g.Applications) == 0 {
+		if len(g.ServiceIPs)+len(g.FileSystems)+len(g.Applications)+len(g.VolumeGroups)+len(g.NFSExports) == 0 {
 			h.add("", "resource_group "+g.Name, "it has no resources")
 		}
 	})
@@ -319,7 +319,7 @@ func (in *Input) monitorsOf(a *cluster.ApplicationController, mode string) []*cl
 
 func checkUnwatched(in *Input, h *hits) {
 	in.eachApplication(func(a *cluster.ApplicationController) {
-		if len(in.monitorsOf(a, "longrunning")) == 0 {
+		if a.Agent == "" && len(in.monitorsOf(a, "longrunning")) == 0 { // an agent watches what it starts
 			h.add("", "application_controller "+a.Name, "no monitor watches it while it runs")
 		}
 	})

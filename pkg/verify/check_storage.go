@@ -51,10 +51,17 @@ func checkDevice(in *Input, h *hits) {
 		switch {
 		case ok && d.Error != "":
 			h.add(n.Name, "file_system "+fs.Name, "the device %s cannot be looked at: %s", fs.Device, d.Error)
-		case ok && !d.Exists:
+		case ok && !d.Exists && !in.inVolumeGroup(fs):
 			h.add(n.Name, "file_system "+fs.Name, "there is no %s", fs.Device)
 		}
 	})
+}
+
+// inVolumeGroup reports whether the file system's group brings volume groups: a logical volume's device is there only where they are
+// active.
+func (in *Input) inVolumeGroup(fs *cluster.FileSystem) bool {
+	g := in.groupWith(fs.Name, func(g *cluster.ResourceGroup) []string { return g.FileSystems })
+	return g != nil && len(g.VolumeGroups) > 0
 }
 
 func checkSameDevice(in *Input, h *hits) {

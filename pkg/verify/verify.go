@@ -149,7 +149,7 @@ func judge(in *Input) (api.VerifyReport, []hit) {
 }
 
 // notLookedAt is what PowerHA's verification knows and this product does not have.
-var notLookedAt = []string{"volume groups, logical volumes and mirror pools (the product does not handle them yet)", "NFS exports", "sites and replication"}
+var notLookedAt = []string{"volume groups and NFS exports on the nodes", "what an OCF agent or a unit needs on the nodes", "the repository volume's content", "sites and replication"}
 
 func (f *hit) sortKey() string { return f.Node + "|" + f.Object + "|" + f.Saw }
 

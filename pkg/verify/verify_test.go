@@ -455,6 +455,17 @@ func TestActions(t *testing.T) {
 	}
 }
 
+// A logical volume's device is there only where its volume group is active.
+func TestADeviceOfAVolumeGroup(t *testing.T) {
+	in := healthy()
+	in.Definition.VolumeGroups = []cluster.VolumeGroup{{Name: "vg"}}
+	in.Definition.ResourceGroups[0].VolumeGroups = []string{"vg"}
+	in.Nodes["n2"].Devices["/dev/mapper/app"] = verify.Device{}
+	if r := verify.Run(in); len(r.Findings) != 0 {
+		t.Errorf("%+v", r.Findings)
+	}
+}
+
 func TestCompareIsQuietWhenNothingChanged(t *testing.T) {
 	a, b := verify.Run(healthy()), verify.Run(healthy())
 	if x, y := verify.Compare(&a, &b); len(x)+len(y) != 0 {
