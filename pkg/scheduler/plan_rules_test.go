@@ -662,3 +662,52 @@ func TestSameNodeSetTakesOnlyWhatCanBeInOne(t *testing.T) {
 	}
 	w.want("acquire a n1", "acquire b n1", "acquire d n1", "acquire c n1", "acquire c n2", "acquire c n3")
 }
+
+// A set whose chain is under way is placed as a whole where all can go, on the first node of the definition too.
+func TestSetGoesOnTogether(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "a"}, {Name: "b"}},
+		Dependencies: []cluster.Dependency{{SameNode: []string{"a", "b"}}}})
+	w.acquiring("a", "n2")
+	w.report("a", "n2", state.OutcomeAcquireFailed)
+	w.want("acquire a n1", "acquire b n1")
+}
+
+// If one of a set recovers, all are placed as in a recovery, whatever the leader's startup policy: they must be together.
+func TestSetIsRecoveredWithAMemberThatStarts(t *testing.T) {
+	for _, phase := range []state.Phase{state.PhaseRecover, state.PhaseActive} {
+		a := member("a", cluster.NeverFallback, "n1", "n2")
+		a.Startup = cluster.OnlineOnHomeNode
+		w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{a, member("b", cluster.NeverFallback, "n1", "n2")},
+			Dependencies: []cluster.Dependency{{SameNode: []string{"a", "b"}}}})
+		w.do(state.Command{Proof: &state.Proof{Node: "n1", Incarnation: 1, Kind: state.ProofOperator}})
+		w.want() // its home node is down
+		w.s.Groups["b"].Phase = phase
+		w.want("acquire a n2", "acquire b n2")
+	}
+}
+
+// A start names the facts on which it stands: what freed the group, and what must be online first.
+func TestAStartNamesWhatItRequires(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "p"}, {Name: "q"}, {Name: "ch"}},
+		Dependencies: []cluster.Dependency{{Parent: "p", Child: "ch"}, {Start: "ch", After: "q"}}})
+	requires := func() []string {
+		t.Helper()
+		p := Plan(w.s, start)
+		if len(p.Decisions) != 1 || p.Decisions[0].Op != OpAcquire || p.Decisions[0].Group != "ch" {
+			t.Fatalf("%+v", p.Decisions)
+		}
+		return p.Decisions[0].Requires
+	}
+	w.online("p", "n1")
+	w.online("q", "n1")
+	if got := requires(); !slices.Equal(got, []string{"p is online", "q is online"}) {
+		t.Fatalf("%q", got)
+	}
+	w.online("ch", "n1")
+	w.releasing("ch", "n1")
+	w.report("ch", "n1", state.OutcomeReleased)
+	freed := w.s.Groups["ch"].Freed
+	if got := requires(); freed == "" || !slices.Equal(got, []string{freed, "p is online", "q is online"}) {
+		t.Fatalf("%q, freed %q", got, freed)
+	}
+}
