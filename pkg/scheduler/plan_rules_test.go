@@ -711,3 +711,20 @@ func TestAStartNamesWhatItRequires(t *testing.T) {
 		t.Fatalf("%q, freed %q", got, freed)
 	}
 }
+
+// standsOn follows parents and start-after targets through others, and nothing else.
+func TestStandsOn(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "top"}, {Name: "left"}, {Name: "right"}, {Name: "low"}, {Name: "other"}, {Name: "apart"}},
+		Dependencies: []cluster.Dependency{{Parent: "top", Child: "left"}, {Parent: "top", Child: "right"}, {Start: "low", After: "left"}, {Start: "low", After: "right"},
+			{Parent: "other", Child: "apart"}, {Stop: "other", After: "top"}}})
+	m := newModel(w.s, start)
+	needs := map[string][]string{"left": {"top"}, "right": {"top"}, "low": {"left", "right", "top"}, "apart": {"other"}}
+	for i := range m.groups {
+		for j := range m.groups {
+			g, o := &m.groups[i], &m.groups[j]
+			if got, want := m.standsOn(g, o), slices.Contains(needs[g.def.Name], o.def.Name); got != want {
+				t.Errorf("%s stands on %s: %v", g.def.Name, o.def.Name, got)
+			}
+		}
+	}
+}
