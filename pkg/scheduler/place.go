@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strconv"
@@ -684,10 +685,7 @@ func (m *model) measureWords(g *group, k int) string {
 	if !ok {
 		return " (no node's measure is known)"
 	}
-	if v < 0 {
-		v = -v
-	}
-	number := strconv.FormatFloat(v, 'f', -1, 64)
+	number := strconv.FormatFloat(math.Abs(v), 'f', -1, 64) // no "-0"
 	switch g.def.NodePriorityPolicy {
 	case cluster.PriorityCPU:
 		return fmt.Sprintf(" (cpu: %s %% idle)", number)

@@ -728,3 +728,118 @@ func TestStandsOn(t *testing.T) {
 		}
 	}
 }
+
+// Among nodes where a group of the same tier would be displaced the first of the list is taken.
+func TestOfEqualTiersTheFirstNode(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "l1"}, {Name: "l2"}, {Name: "high", Nodes: []string{"n1", "n2"}}},
+		Dependencies: []cluster.Dependency{{DifferentNodes: &cluster.DifferentNodes{High: []string{"high"}, Low: []string{"l1", "l2"}}}}})
+	w.online("l1", "n1")
+	w.online("l2", "n2")
+	w.want("release l1 n1")
+}
+
+// What stands on what stops is found through all levels, in whatever order the definition has them.
+func TestAllLevelsStop(t *testing.T) {
+	for _, names := range [][]string{{"gc", "ch", "p"}, {"p", "ch", "gc"}, {"ch", "p", "gc"}} {
+		d := &cluster.Definition{Dependencies: []cluster.Dependency{{Parent: "p", Child: "ch"}, {Parent: "ch", Child: "gc"}}}
+		for _, n := range names {
+			d.ResourceGroups = append(d.ResourceGroups, cluster.ResourceGroup{Name: n})
+		}
+		w := newPlanWorld(t, d)
+		for _, n := range []string{"p", "ch", "gc"} {
+			w.online(n, "n1")
+		}
+		w.do(state.Command{OfflineGroup: &state.OfflineGroup{Group: "p"}})
+		w.want("release gc n1")
+	}
+}
+
+// A node that the state does not have yet takes nothing, and is said not to have been seen.
+func TestNodeThatTheStateDoesNotHave(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "a", Nodes: []string{"n3", "n1"}}}})
+	delete(w.s.Nodes, "n3")
+	w.want("acquire a n1")
+	if v := Explain(w.s, "a", start).Nodes[0]; v.Can || v.Reason != "n3 has not been seen yet" {
+		t.Fatalf("%+v", v)
+	}
+}
+
+// What a start waits for is noted.
+func TestWhatAStartWaitsForIsNoted(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "p"}, {Name: "ch"}}, Dependencies: []cluster.Dependency{{Parent: "p", Child: "ch"}}})
+	if notes := Plan(w.s, start).Notes; !slices.Contains(notes, Note{Group: "ch", Sentence: "it starts after its parent p is online"}) {
+		t.Fatalf("%+v", notes)
+	}
+}
+
+// One group that can still be ordered keeps a node from giving up its lease, however it stands.
+func TestOneGroupKeepsTheLease(t *testing.T) {
+	for what, stand := range map[string]func(*planWorld){
+		"acquiring": func(w *planWorld) { w.acquiring("a", "n1") },
+		"online":    func(w *planWorld) { w.online("a", "n1") },
+		"releasing": func(w *planWorld) { w.online("a", "n1"); w.releasing("a", "n1") },
+	} {
+		r := member("r", cluster.NeverFallback, "n1")
+		r.OnReleaseFailure = cluster.OnReleaseFailureReset
+		w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "a", Nodes: []string{"n1"}}, r}})
+		w.online("r", "n1")
+		stand(w)
+		w.releasing("r", "n1")
+		w.report("r", "n1", state.OutcomeReleaseFailed)
+		t.Log(what)
+		if what == "releasing" {
+			w.want()
+		} else {
+			w.want("release a n1")
+			w.releasing("a", "n1")
+			w.want()
+		}
+		w.report("a", "n1", state.OutcomeReleased)
+		w.want("reset n1")
+	}
+}
+
+// The measure is shown as the node gave it: a disk that is not busy is at 0.
+func TestMeasureIsShownAsItIs(t *testing.T) {
+	for value, want := range map[float64]string{0: "(disk: 0 % busy)", 7.5: "(disk: 7.5 % busy)"} {
+		g := cluster.ResourceGroup{Name: "a", Startup: cluster.OnlineOnFirstAvailable, Fallover: cluster.FalloverUsingDNP, Fallback: cluster.NeverFallback,
+			NodePriorityPolicy: cluster.PriorityDisk}
+		w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{g}})
+		w.online("a", "n1")
+		w.s.Nodes["n2"].Measures.Disk = &value
+		e := Explain(w.s, "a", start)
+		if !slices.ContainsFunc(e.Sentences, func(s string) bool { return strings.Contains(s, want) }) {
+			t.Errorf("%q does not say %s", e.Sentences, want)
+		}
+	}
+}
+
+// What is still being released has its weight, on the smallest node too.
+func TestAStartWaitsForTheWeightThatLeaves(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{Nodes: []cluster.Node{{Name: "n1", Capacity: 1}, {Name: "n2"}},
+		ResourceGroups: []cluster.ResourceGroup{{Name: "a", Nodes: []string{"n1", "n2"}, Weight: 1}, {Name: "b", Nodes: []string{"n1"}, Weight: 1}}})
+	w.online("a", "n1")
+	w.want()
+	w.releasing("a", "n1")
+	w.want()
+	w.do(state.Command{OfflineGroup: &state.OfflineGroup{Group: "a"}})
+	w.want()
+	w.report("a", "n1", state.OutcomeReleased)
+	w.want("acquire b n1")
+}
+
+// A dependency on a group that there is not is none.
+func TestDependencyOnNothing(t *testing.T) {
+	w := newPlanWorld(t, &cluster.Definition{ResourceGroups: []cluster.ResourceGroup{{Name: "a"}, {Name: "b"}}})
+	def := *w.s.Definition
+	def.Dependencies = []cluster.Dependency{{Parent: "zz", Child: "b"}, {Start: "b", After: "zz"}, {Stop: "zz", After: "b"}, {Parent: "b", Child: "zz"}}
+	w.s.Definition = &def
+	w.want("acquire a n1", "acquire b n1")
+	m := newModel(w.s, start)
+	for i := range m.groups {
+		g := &m.groups[i]
+		if len(g.parents)+len(g.children)+len(g.targets)+len(g.sources)+len(g.stopTargets)+len(g.stopSources) > 0 {
+			t.Errorf("%s depends on something", g.def.Name)
+		}
+	}
+}

@@ -15,6 +15,8 @@ type equivalent struct {
 var equivalents = []equivalent{
 	{"", "[«2»][]int{", "3", "an empty list more is walked"},
 	{"scheduler/obstacle.go", "return -«1»", "2", "what is not in a set has a negative tier: it is compared with tiers from 0 up and with itself only"},
+	{"scheduler/model.go", "return -«1»", "2", "an order: only the sign is looked at; or no tier, which is not asked for of units that are in the set"},
+	{"scheduler/model.go", "\t\treturn «1»", "2", "an order: only the sign is looked at"},
 	{"scheduler/leave.go", "to: -«1»", "2", "no node: only the sign is looked at"},
 	{"scheduler/place.go", "in, -«1»)", "2", "no node to leave: it is compared with indexes from 0 up only"},
 	{"", "leaving: -«1»", "2", "no node to leave: it is compared with indexes from 0 up only"},
