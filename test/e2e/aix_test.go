@@ -352,11 +352,13 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 	t.Run("lost NIC", func(t *testing.T) {
 		w.whole()
 		from := w.online(group)
+		since := w.lastEvent()
 		check(t, w.Unplug(w.ctx(), from, "net1"))
 		to := w.elsewhere(from)
 		w.answersFrom(to)
 		w.complete(to)
 		check(t, w.Heal(w.ctx(), from))
+		w.happened(since, "network_up", from) // interfaces are looked at every 2 s only
 		w.whole()
 	})
 
@@ -376,8 +378,12 @@ func TestAIXClusterOnTheEmulator(t *testing.T) {
 		if now := w.online(group); now != on {
 			t.Errorf("the group moved from %s to %s although no node has the network", on, now)
 		}
+		since = w.lastEvent()
 		for _, n := range w.nodes {
 			check(t, w.Heal(w.ctx(), n))
+		}
+		for _, n := range w.nodes {
+			w.happened(since, "network_up", n)
 		}
 		w.whole()
 		w.answersFrom(w.online(group))
