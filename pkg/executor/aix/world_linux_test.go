@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,8 +26,36 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("HOLDFAST_TEST_SRCMSTR"); dir != "" {
 		os.Exit(fake.Master(dir))
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(status)
 }
+
+// built is the directory of an emulator that was built for this run.
+var built string
+
+// underRace: the race detector makes every program wait for a second when it ends, and the emulator's commands are many.
+var underRace bool
+
+// emulator is the program that plays the commands: this one, or under the race detector one that is built without it.
+var emulator = sync.OnceValues(func() (string, error) {
+	if !underRace {
+		return os.Executable()
+	}
+	dir, err := os.MkdirTemp("", "aixemu")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	build := exec.Command("go", "build", "-o", dir, "../../../test/fake/aix/aixemu")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the emulator: %w: %s", err, out)
+	}
+	return filepath.Join(dir, "aixemu"), nil
+})
 
 // A machine is one emulated node.
 type machine struct {
@@ -44,7 +73,7 @@ func pvid(n int) string { return fmt.Sprintf("00f6f42a8bd9ee%02x", n) }
 // Disks have another number on each node.
 func machines(t *testing.T, n int) []*machine {
 	t.Helper()
-	self, err := os.Executable()
+	self, err := emulator()
 	if err != nil {
 		t.Fatal(err)
 	}

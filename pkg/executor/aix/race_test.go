@@ -1,0 +1,5 @@
+//go:build race && linux
+
+package aix
+
+func init() { underRace = true }
