@@ -65,7 +65,7 @@ func TestTheExampleShowsEveryKey(t *testing.T) {
 	for key := range strings.FieldsSeq(`name nodes addresses capacity start_on_boot platform_restart networks prefix distribution private service_ips address network
 		persistent_ips volume_groups physical_volumes mode major_number nfs_exports directory clients agent forced_varyon vg_auto_import file_systems device mount_point type options check stop_timeout application_controllers start_script start_args stop_script startup_mode agent params start_timeout
 		monitors application_monitors processes pid_file owner restart_count failure_action monitor_method monitor_interval stabilization restart_interval notify_method
-		fence_devices agent plugs params timeout resource_groups startup fallover fallback fallback_at fs_before_ip recovery_method priority on_release_failure node_priority_policy weight
+		fence_devices agent plugs params timeout levels resource_groups startup fallover fallback fallback_at fs_before_ip recovery_method priority on_release_failure node_priority_policy weight
 		applications dependencies parent child start stop after same_node different_nodes high low fallback_timers repeats day_of_week hour minute settings profile timings
 		settling_time deadman_mode failure_window max_event_time max_group_time`) {
 		if !regexp.MustCompile(`(^|[\s{])` + key + `:`).MatchString(text) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
@@ -33,9 +35,9 @@ type fencing struct {
 	running  bool
 	proof    string // what the device said; empty: not off yet
 	proposed bool
-	next     int           // which of the node's devices is tried next
+	next     int           // which of the node's levels is tried next
 	retry    lease.Instant // not before
-	rounds   int           // over all devices, in vain
+	rounds   int           // over all levels, in vain
 }
 
 // fenceRetry is the pause between two rounds over a node's fence devices.
@@ -74,8 +76,8 @@ type fenced struct {
 // fence begins to switch the silent incarnation off, if a device can. Only a leader does this, after the intent is in the
 // log, and after its term was confirmed once more just before the shot.
 func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
-	devices := view.Definition.FenceDevicesOf(s.Node)
-	if len(devices) == 0 {
+	levels := view.Definition.FenceLevelsOf(s.Node)
+	if len(levels) == 0 {
 		return
 	}
 	f := led.fencing[s]
@@ -87,7 +89,7 @@ func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
 	if f.running || f.proof != "" || now < f.retry {
 		return
 	}
-	if f.next >= len(devices) {
+	if f.next >= len(levels) {
 		f.rounds++
 		f.next, f.retry = 0, now.Add(min(fenceRetry<<min(f.rounds, 5), fenceRetryMax))
 		return
@@ -106,9 +108,12 @@ func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
 		return
 	}
 	f.running = true
-	device := *devices[f.next]
+	var devices []cluster.FenceDevice
+	for _, d := range levels[f.next] {
+		devices = append(devices, *d)
+	}
 	m.work.Go(func() {
-		proof, err := m.shoot(ctx, led, device, s)
+		proof, err := m.shoot(ctx, led, devices, s)
 		if cause := context.Cause(ctx); cause != nil && err != nil {
 			err = cause
 		}
@@ -116,18 +121,45 @@ func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
 		led.mu.Lock()
 		delete(led.shots, s.Node)
 		led.mu.Unlock()
-		m.post(fenced{led: led, subject: s, device: device.Name, proof: proof, err: err})
+		m.post(fenced{led: led, subject: s, device: nameDevices(devices), proof: proof, err: err})
 	})
 }
 
-func (m *member) shoot(ctx context.Context, led *leadership, device cluster.FenceDevice, s lease.Subject) (string, error) {
-	r, err := m.commit(ctx, &state.Command{Term: led.term, Fence: &state.Fence{Node: s.Node, Incarnation: s.Incarnation, Device: device.Name}})
+func nameDevices(devices []cluster.FenceDevice) string {
+	var names []string
+	for _, d := range devices {
+		names = append(names, d.Name)
+	}
+	return strings.Join(names, " and ")
+}
+
+// shoot switches the node off by the devices of one level. It is off when each of them has said so after the last of them was
+// switched: a node with two power supplies runs on while one of them feeds it, and what one device said before the other's order
+// went out says nothing of that moment. So all but the last are asked once more.
+func (m *member) shoot(ctx context.Context, led *leadership, devices []cluster.FenceDevice, s lease.Subject) (string, error) {
+	r, err := m.commit(ctx, &state.Command{Term: led.term, Fence: &state.Fence{Node: s.Node, Incarnation: s.Incarnation, Device: nameDevices(devices)}})
 	if err != nil {
 		return "", err
 	}
 	if r.Refused != "" {
 		return "", refusal(r.Refused)
 	}
+	var proofs []string
+	for _, device := range slices.Concat(devices, devices[:len(devices)-1]) {
+		proof, err := m.shootBy(ctx, led, device, s)
+		if err != nil {
+			if len(devices) > 1 {
+				err = fmt.Errorf("fence device %s: %w", device.Name, err)
+			}
+			return "", err
+		}
+		proofs = append(proofs, proof)
+	}
+	return strings.Join(proofs[len(devices)-1:], "; "), nil // the newest word of each
+}
+
+// shootBy lets one device switch the node off.
+func (m *member) shootBy(ctx context.Context, led *leadership, device cluster.FenceDevice, s lease.Subject) (string, error) {
 	m.met.ExecutorRun("fence")
 	proof, err := m.fencer.Off(ctx, &device, s.Node, func() error {
 		if err := led.confirm(ctx); err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"strconv"
@@ -231,7 +232,7 @@ func (t *toolCall) showGroup(d *cluster.Definition, g *cluster.ResourceGroup) {
 	row("Service IP Label", strings.Join(g.ServiceIPs, " "))
 	row("Filesystems", strings.Join(mountPoints(d, g), " "))
 	row("Filesystems Consistency Check", checks(d, g))
-	row("Filesystems Recovery Method", g.RecoveryMethod)
+	row("Filesystems Recovery Method", cmp.Or(g.RecoveryMethod, cluster.RecoverInParallel))
 	row("Volume Groups", strings.Join(g.VolumeGroups, " "))
 	row("Use forced varyon for volume groups, if necessary", strconv.FormatBool(g.ForcedVaryon))
 	row("Application Servers", strings.Join(g.Applications, " "))

@@ -588,7 +588,8 @@ func groupClass() Class {
 		boolean(Attribute{Name: "FS_BEFORE_IPADDR", Default: "false", Doc: "file systems are mounted before the addresses come up"},
 			func(g *G) bool { return g.FSBeforeIP }, func(g *G, v bool) { g.FSBeforeIP = v }),
 		enum(Attribute{Name: "RECOVERY_METHOD", Values: []string{RecoverInParallel, RecoverSequentially}, Default: RecoverInParallel,
-			Doc: "file systems are checked and mounted side by side, or one after another"}, func(g *G) *string { return &g.RecoveryMethod }, nil),
+			Doc: "file systems are checked and mounted side by side, or one after another"}, func(g *G) *string { return &g.RecoveryMethod },
+			map[string]string{RecoverInParallel: ""}),
 		text(Attribute{Name: "NETWORK", Kind: KindName, Refers: "network", Doc: "a network without which the group cannot run"},
 			func(g *G) *string { return &g.Network }),
 		integer(Attribute{Name: "PRIORITY", Default: "0", Doc: "the higher is placed first when not all can be placed"},
@@ -625,6 +626,26 @@ func fenceClass() Class {
 		pairs(Attribute{Name: "PLUGS", Doc: "the agent's plug of each node, as node:plug,...; none: the node's name"},
 			func(f *F) *map[string]string { return &f.Plugs }, notSecret),
 		seconds(Attribute{Name: "TIMEOUT", Default: "20", Doc: "for one call of the agent"}, func(f *F) *time.Duration { return &f.Timeout }),
+		field[F]{Attribute{Name: "LEVELS", Aliases: []string{"LEVEL"}, Kind: KindList,
+			Doc: "the levels (1 to 9) in which it takes part: they are tried in order, and all devices of a level must say off; none: by itself, after them"},
+			func(_ *Definition, f *F) string {
+				var out []string
+				for _, l := range f.Levels {
+					out = append(out, strconv.Itoa(l))
+				}
+				return strings.Join(out, ",")
+			},
+			func(_ *Definition, f *F, v string) error {
+				f.Levels = nil
+				for _, word := range SplitList(v) {
+					n, err := parseInt(word, 1, MaxFenceLevel)
+					if err != nil {
+						return err
+					}
+					f.Levels = append(f.Levels, n)
+				}
+				return nil
+			}},
 	)
 }
 

@@ -45,7 +45,7 @@ func (d *Definition) Clone() *Definition {
 	c.FenceDevices = slices.Clone(d.FenceDevices)
 	for i := range c.FenceDevices {
 		f := &c.FenceDevices[i]
-		f.Nodes, f.Params, f.Plugs = slices.Clone(f.Nodes), cloneMap(f.Params), cloneMap(f.Plugs)
+		f.Nodes, f.Params, f.Plugs, f.Levels = slices.Clone(f.Nodes), cloneMap(f.Params), cloneMap(f.Plugs), slices.Clone(f.Levels)
 	}
 	c.ResourceGroups = slices.Clone(d.ResourceGroups)
 	for i := range c.ResourceGroups {

@@ -166,7 +166,7 @@ func (g *ResourceGroup) defaults() {
 	fill(&g.Fallover, FalloverToNextPriority)
 	fill(&g.Fallback, FallbackToHigherPriority)
 	fill(&g.OnReleaseFailure, OnReleaseFailureError)
-	fill(&g.RecoveryMethod, RecoverInParallel)
+	drop(&g.RecoveryMethod, RecoverInParallel) // nothing says the same, in words that older daemons can read
 	if g.NodePriorityPolicy == PriorityLeast || g.NodePriorityPolicy == PriorityMost {
 		fill(&g.NodePriorityTimeout, DefaultNodePriorityTimeout)
 	}
@@ -212,7 +212,6 @@ func (d *Definition) Sparse() *Definition {
 			drop(&g.NodePriorityTimeout, DefaultNodePriorityTimeout)
 		}
 		drop(&g.OnReleaseFailure, OnReleaseFailureError)
-		drop(&g.RecoveryMethod, RecoverInParallel)
 	}
 	for i := range c.Methods {
 		drop(&c.Methods[i].Type, MethodVerify)

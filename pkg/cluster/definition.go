@@ -167,6 +167,10 @@ type FenceDevice struct {
 	// Plugs maps a node's name to the agent's "plug" (port) parameter; default: the node's name.
 	Plugs   map[string]string `json:"plugs,omitempty"`
 	Timeout time.Duration     `json:"timeout,omitempty"` // for one call of the agent; default 20 s
+	// Levels are the fence levels in which the device takes part. The levels of a node are tried in their order, and in one level
+	// all its devices must say that the node is off: [1] on one device and [2] on two power supplies means the one, else both of
+	// the others. A device without levels comes after those with some, by itself.
+	Levels []int `json:"levels,omitempty"`
 }
 
 // A Method is a program of the administrator's own that the cluster calls. Type "verify": a verification runs it on each node;

@@ -69,7 +69,7 @@ type ResourceGroup struct {
 	Network string `json:"network,omitempty"`
 	// FSBeforeIP mounts file systems before the addresses come up. PowerHA's default is false; so is ours.
 	FSBeforeIP bool `json:"fs_before_ip,omitempty"`
-	// RecoveryMethod is "parallel" (the default: file systems that do not need each other are checked and mounted side by side) or
+	// RecoveryMethod is "parallel" (the default, kept as nothing: file systems that do not need each other are checked and mounted side by side) or
 	// "sequential", which is PowerHA's default.
 	RecoveryMethod string `json:"recovery_method,omitempty"`
 

@@ -66,6 +66,29 @@ func (d *Definition) FenceDevicesOf(node string) []*FenceDevice {
 	return out
 }
 
+// FenceLevelsOf lists what is tried to switch the node off, in order. All devices of one level must say that it is off.
+func (d *Definition) FenceLevelsOf(node string) [][]*FenceDevice {
+	var out [][]*FenceDevice
+	devices := d.FenceDevicesOf(node)
+	for level := 1; level <= MaxFenceLevel; level++ {
+		var together []*FenceDevice
+		for _, f := range devices {
+			if slices.Contains(f.Levels, level) {
+				together = append(together, f)
+			}
+		}
+		if together != nil {
+			out = append(out, together)
+		}
+	}
+	for _, f := range devices {
+		if len(f.Levels) == 0 {
+			out = append(out, []*FenceDevice{f})
+		}
+	}
+	return out
+}
+
 // NetworksOf lists the networks on which the group's service IPs live, each once, in the order of its list.
 func (d *Definition) NetworksOf(g *ResourceGroup) []string {
 	var out []string

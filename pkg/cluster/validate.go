@@ -16,6 +16,8 @@ const (
 	MaxObjects = 1024 // of each class
 	MaxText    = 4096 // bytes of one value
 
+	MaxFenceLevel = 9
+
 	maxProblems     = 500
 	maxRepositories = 8
 )

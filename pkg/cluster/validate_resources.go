@@ -208,7 +208,9 @@ func (v *validator) groups() {
 		v.priorityPolicy(p, g)
 		v.concurrent(p, g)
 		v.reachable(p, g)
-		v.oneOf(p+"recovery_method", g.RecoveryMethod, RecoverInParallel, RecoverSequentially)
+		if g.RecoveryMethod != "" {
+			v.oneOf(p+"recovery_method", g.RecoveryMethod, RecoverInParallel, RecoverSequentially)
+		}
 		v.oneOf(p+"on_release_failure", g.OnReleaseFailure, OnReleaseFailureError, OnReleaseFailureReset)
 		if g.Weight < 0 {
 			v.add(p+"weight", "0 (not counted) or more", "the weight %d cannot be used", g.Weight)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -224,6 +225,12 @@ func (v *validator) fenceDevices() {
 			}
 		}
 		v.within(p+".timeout", f.Timeout, time.Hour)
+		for k, level := range f.Levels {
+			v.inRange(fmt.Sprintf("%s.levels[%d]", p, k), level, 1, MaxFenceLevel)
+			if slices.Contains(f.Levels[:k], level) {
+				v.add(fmt.Sprintf("%s.levels[%d]", p, k), "each once", "level %d is named twice", level)
+			}
+		}
 	}
 }
 

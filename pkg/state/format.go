@@ -40,6 +40,28 @@ func definitionNeeds(d *cluster.Definition) int {
 	if len(d.Methods)+len(d.Waivers) > 0 || s.VerificationHour != 0 || s.NoDailyVerification || s.VerificationInterval != 0 || s.Changes != "" {
 		return 2
 	}
+	// An older daemon would take an application of an agent for one without scripts, and devices of one fence level, each of which
+	// proves nothing by itself, for devices that do.
+	for i := range d.ApplicationControllers {
+		if d.ApplicationControllers[i].OwnTimes() {
+			return 2
+		}
+	}
+	for i := range d.ApplicationMonitors {
+		if m := &d.ApplicationMonitors[i]; m.Type == "agent" || m.Depth != 0 {
+			return 2
+		}
+	}
+	for i := range d.FenceDevices {
+		if len(d.FenceDevices[i].Levels) > 0 {
+			return 2
+		}
+	}
+	for i := range d.ResourceGroups {
+		if d.ResourceGroups[i].RecoveryMethod != "" {
+			return 2
+		}
+	}
 	return 1
 }
 

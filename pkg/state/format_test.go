@@ -21,6 +21,22 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		"a waiver":    {func(d *cluster.Definition) { d.Waivers = []cluster.Waiver{{Name: "w", Check: "V1801", Reason: "r"}} }, 2},
 		"staging":     {func(d *cluster.Definition) { d.Settings.Changes = cluster.ChangesStaged }, 2},
 		"an hour":     {func(d *cluster.Definition) { d.Settings.VerificationHour = 3 }, 2},
+		"scripts": {func(d *cluster.Definition) {
+			d.ApplicationControllers = []cluster.ApplicationController{{Name: "a", StartScript: "/a", StopScript: "/b"}}
+			d.ResourceGroups = []cluster.ResourceGroup{{Name: "g", Nodes: []string{"a"}, Applications: []string{"a"}, RecoveryMethod: cluster.RecoverInParallel}}
+		}, 1},
+		"an agent": {func(d *cluster.Definition) {
+			d.ApplicationControllers = []cluster.ApplicationController{{Name: "a", Agent: "ocf:heartbeat:Dummy"}}
+		}, 2},
+		"an agent's monitor": {func(d *cluster.Definition) {
+			d.ApplicationMonitors = []cluster.ApplicationMonitor{{Name: "m", Type: "agent"}}
+		}, 2},
+		"one after another": {func(d *cluster.Definition) {
+			d.ResourceGroups = []cluster.ResourceGroup{{Name: "g", Nodes: []string{"a"}, RecoveryMethod: cluster.RecoverSequentially}}
+		}, 2},
+		"fence levels": {func(d *cluster.Definition) {
+			d.FenceDevices = []cluster.FenceDevice{{Name: "f", Agent: "/f", Nodes: []string{"a"}, Levels: []int{1}}}
+		}, 2},
 	} {
 		d := plain.Clone()
 		tc.change(d)
@@ -30,7 +46,7 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		if err != nil || c.Needs() != tc.want || !bytes.HasPrefix(b, []byte(`{"format":`+string(rune('0'+tc.want)))) {
 			t.Errorf("%s: format %d, %v, %.40s", name, c.Needs(), err, b)
 		}
-		for _, word := range []string{"methods", "waivers", "verification", "changes"} {
+		for _, word := range []string{"methods", "waivers", "verification", "changes", "agent\":\"ocf", "recovery_method", "levels"} {
 			if tc.want == 1 && strings.Contains(string(b), `"`+word) {
 				t.Errorf("%s: the word %s stands in format 1", name, word)
 			}

@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"fmt"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -94,4 +97,81 @@ func TestFenceOfANodeThatDiesAfterItsHello(t *testing.T) {
 		r.fenceBroken.Store(false)
 		r.await(boundLease, "it is fenced", func() bool { return r.shots.Load() > 0 })
 	})
+}
+
+// supplies are the power supplies of nodes: a node is off when both are.
+type supplies struct {
+	r      *rig
+	mu     sync.Mutex
+	off    map[string]bool
+	calls  []string
+	broken map[string]bool
+}
+
+func (s *supplies) hand(device, node string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, device)
+	if s.broken[device] {
+		return "", errNoPower
+	}
+	s.off[device+node] = true
+	if s.off["pdu1"+node] && s.off["pdu2"+node] && s.r.machines[node].isOn() {
+		s.r.machines[node].end("both supplies of it are off")
+	}
+	return device + " says that " + node + " is off", nil
+}
+
+// Levels: the first is tried, then the two devices of the second together. One supply that is off is no proof.
+func TestFenceLevels(t *testing.T) {
+	const devices = `fence_devices:
+  - {name: pdu1, agent: /opt/fence, nodes: [n1, n2, n3], levels: [2]}
+  - {name: ilo, agent: /opt/fence, nodes: [n1, n2, n3], levels: [1]}
+  - {name: pdu2, agent: /opt/fence, nodes: [n1, n2, n3], levels: [2]}`
+	for _, second := range []bool{true, false} {
+		t.Run(fmt.Sprintf("second supply answers %v", second), func(t *testing.T) {
+			s := &supplies{off: map[string]bool{}, broken: map[string]bool{"ilo": true, "pdu2": !second}}
+			inBubbleWith(t, options{seed: 305, more: devices}, func(r *rig) { s.r, r.fenceHand = r, s.hand }, func(r *rig) {
+				v := r.others(r.leader())[0]
+				r.lan.Isolate(v)
+				time.Sleep(4 * time.Second)
+				s.mu.Lock()
+				calls := strings.Join(s.calls, " ")
+				s.mu.Unlock()
+				st := r.status()
+				n := st.Node(v)
+				switch {
+				case second && calls != "ilo pdu1 pdu2 pdu1":
+					t.Errorf("the devices were called: %s", calls)
+				case second && (r.machines[v].isOn() || n.Incarnation == 0 || n.State == api.NodeNormal):
+					t.Errorf("%s is on, or %s, after both of its supplies were switched off", v, n.State)
+				case !second && !strings.HasPrefix(calls, "ilo pdu1 pdu2 "):
+					t.Errorf("the devices were called: %s", calls)
+				case !second && strings.Contains(r.deathOf(v), "fenced"):
+					t.Errorf("one supply of two was taken for a proof: %s", r.deathOf(v))
+				}
+				r.lan.Heal(v)
+				if !r.machines[v].isOn() {
+					r.machines[v].boot()
+				}
+				s.mu.Lock()
+				s.off = map[string]bool{}
+				s.mu.Unlock()
+				r.recover(60 * time.Second)
+			})
+		})
+	}
+}
+
+// deathOf is the newest sentence of the history about the node's death.
+func (r *rig) deathOf(node string) string {
+	h, err := r.anyAgent().Events(0, 1000)
+	must(r.t, err)
+	text := ""
+	for _, e := range h.Events {
+		if e.Kind == "node_dead" && e.Node == node {
+			text = e.Sentence
+		}
+	}
+	return text
 }

@@ -173,6 +173,9 @@ func (f *fencer) Off(ctx context.Context, d *cluster.FenceDevice, node string, s
 	if err := still(); err != nil {
 		return "", err
 	}
+	if r.fenceHand != nil {
+		return r.fenceHand(d.Name, node)
+	}
 	took := r.fenceTime
 	if r.fenceBy != nil {
 		took = r.fenceBy(f.p.m.name)

@@ -55,8 +55,9 @@ type rig struct {
 	wrapDeadman func(node string, d agent.Deadman) agent.Deadman
 	naive       func(p *process) agent.Deadman // instead of the deadman of a machine
 	fenceTime   time.Duration
-	fenceBy     func(shooter string) time.Duration // instead of fenceTime
-	fenceAnswer time.Duration                      // from the shot to the device's answer
+	fenceBy     func(shooter string) time.Duration                  // instead of fenceTime
+	fenceHand   func(device, node string) (proof string, err error) // what the devices do, instead
+	fenceAnswer time.Duration                                       // from the shot to the device's answer
 	fenceBroken atomic.Bool
 	shots       atomic.Int32
 	announced   atomic.Int32
