@@ -112,6 +112,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m := &member{a: a, opt: &a.opt, log: a.log.With("node", id.Node), id: id, name: id.Node, clock: a.opt.Clock, bootID: a.opt.BootID,
 		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{}),
 		networks: make(chan struct{}, 1)}
+	m.repo.changed = make(chan struct{}, 1)
 	m.fencer = m.opt.Fencer
 	m.notify.init()
 	m.local.Store(&local{})

@@ -150,8 +150,8 @@ func (m *member) askMemory(ctx context.Context, node string) (leads bool, err er
 	}
 	var r rememberReply
 	out, err := m.links.Call(ctx, node, rpcRemember, body)
-	if remote, refused := errors.AsType[*peer.RemoteError](err); refused {
-		m.log.Warn("a member cannot tell what the log knows of this store", "member", node, "error", remote) // of an older version
+	if errors.Is(err, peer.ErrUnknownMethod) { // of an older version, or just beginning: it knows nothing that could be held against us
+		m.log.Warn("a member cannot tell what the log knows of this store", "member", node, "error", err)
 	} else if err != nil {
 		return false, fmt.Errorf("ask node %s what the log knows of this store: %w", node, err)
 	} else if err := json.Unmarshal(out, &r); err != nil {
@@ -207,7 +207,8 @@ func (m *member) tendMemory(view *state.State) {
 		return
 	}
 	m.memory.mu.Lock()
-	value, accepted := bootValue(m.id.RaftID, m.memory.boot), m.memory.accepted
+	boot, accepted := m.memory.boot, m.memory.accepted
+	value := bootValue(m.id.RaftID, boot)
 	m.memory.accepted = accepted || n.Random == value
 	m.memory.mu.Unlock()
 	switch {
@@ -215,9 +216,8 @@ func (m *member) tendMemory(view *state.State) {
 		m.once("random", &state.Command{BootRandom: &state.BootRandom{Node: m.name, Value: value}})
 	case !accepted:
 		m.work.Go(func() {
-			m.memory.mu.Lock()
-			defer m.memory.mu.Unlock()
-			if err := m.raft.Identity().Accept(m.memory.boot); err != nil {
+			// Outside the lock, which the loop takes too: this waits for the disk.
+			if err := m.raft.Identity().Accept(boot); err != nil {
 				m.log.Warn("this start of the store could not be noted as known to the log", "error", err) // the proposed value does as well
 			}
 		})

@@ -344,6 +344,18 @@ func (m *member) admissible(view *state.State, d *cluster.Definition) error {
 		return api.Errorf(api.CodeRefused, "a cluster of two nodes cannot be without its repository volume %s: add and format another one first, "+
 			"which takes its place", view.Definition.Repository().Name)
 	}
+	if view.Definition != nil && len(view.Definition.Nodes) > 2 && len(d.Nodes) == 2 && d.Repository() == nil {
+		return api.Errorf(api.CodeRefused, "two nodes need a repository volume that is in use before the third goes: format it first (clmgr format repository)")
+	}
+	if old := repositoryServer(view.Definition); old != "" && len(d.Nodes) == 2 && repositoryServer(d) != old {
+		// Between the old volume's last vote and the new one's first the two nodes decide alone.
+		for _, name := range view.NodeNames() {
+			if n := view.Node(name); n == nil || !n.Alive() {
+				return api.Errorf(api.CodeRefused, "the repository volume in use can only be replaced while both nodes are up, and %s is not: "+
+					"until the new volume votes no failure is survived", name)
+			}
+		}
+	}
 	if view.Definition != nil && view.Definition.Name != d.Name {
 		return api.Errorf(api.CodeRefused, "a cluster's name cannot be changed: it is %s, the definition says %s", view.Definition.Name, d.Name)
 	}

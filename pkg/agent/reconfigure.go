@@ -130,8 +130,11 @@ func (m *member) removeStrangers(led *leadership, d *cluster.Definition, servers
 		if d.Node(nodeOfServer(s.ID)) != nil || s.ID == m.id.RaftID || nodeOfServer(s.ID) == cluster.RepositoryVoter {
 			continue
 		}
-		if repo := repositoryServer(d); s.Voter && len(d.Nodes) == 2 && votersWithout(servers, repo) && m.caughtUp(repo) {
-			// Two votes alone stand no loss: the repository's comes first.
+		if repo := repositoryServer(d); s.Voter && len(d.Nodes) == 2 && repo != "" && !votes(servers, repo) {
+			// Two votes alone stand no loss: the repository's comes first, and as long as it cannot come the old one stays.
+			if !m.caughtUp(repo) {
+				continue
+			}
 			m.changeServers(led, "give the repository voter its vote", func(ctx context.Context) error { return m.raft.AddVoter(ctx, repo) })
 			return true
 		}
@@ -149,14 +152,9 @@ func (m *member) removeStrangers(led *leadership, d *cluster.Definition, servers
 	return false
 }
 
-// votersWithout reports whether the server is a member that does not vote.
-func votersWithout(servers []consensus.Server, id string) bool {
-	for _, s := range servers {
-		if s.ID == id {
-			return !s.Voter
-		}
-	}
-	return false
+// votes reports whether the server is a voter.
+func votes(servers []consensus.Server, id string) bool {
+	return slices.ContainsFunc(servers, func(s consensus.Server) bool { return s.ID == id && s.Voter })
 }
 
 // handOver gives the leadership away before this daemon ends, if another node can take it.

@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -38,16 +39,21 @@ type VoterProc interface {
 
 // repoState is what the agent knows of the repository voter.
 type repoState struct {
-	report atomic.Pointer[VoterReport] // nil: the process does not run
-	known  atomic.Pointer[knownVolume]
-	mu     sync.Mutex
-	proc   VoterProc
-	uuid   string
+	changed chan struct{}               // which volume is in use may have changed
+	report  atomic.Pointer[VoterReport] // nil: the process does not run
+	known   atomic.Pointer[knownVolume]
+	mu      sync.Mutex
+	proc    VoterProc
+	uuid    string
 }
 
 const (
 	tendInterval  = 200 * time.Millisecond
-	voterPause    = 500 * time.Millisecond // before a process that has ended is started again
+	voterPause    = 500 * time.Millisecond  // before a process that has ended is started again
+	voterPauseMax = 8 * time.Second         // and again, as long as none finds the volume in order
+	moveAgain     = time.Minute             // between two attempts to move the voter: one that comes back was not wanted there
+	moveHeard     = time.Second             // the other node must have been heard in this time,
+	moveWait      = 1500 * time.Millisecond // and that this long after this node lost its networks: so after the loss
 	voterEndLimit = 2 * time.Second
 )
 
@@ -55,27 +61,43 @@ const (
 func (m *member) keepVoter(ctx context.Context) {
 	tick := time.NewTicker(tendInterval)
 	defer tick.Stop()
-	var notBefore time.Time
+	var notBefore, movedAt, downSince time.Time
+	pause := voterPause
 	for {
 		select {
 		case <-ctx.Done():
 			m.endVoter()
 			return
+		case <-m.repo.changed:
+			tick.Reset(tendInterval)
 		case <-tick.C:
 		}
 		want := m.wantedVolume()
 		m.repo.mu.Lock()
 		running, uuid := m.repo.proc, m.repo.uuid
 		m.repo.mu.Unlock()
+		if running == nil && want == nil {
+			tick.Stop() // a cluster without a volume is not woken for it
+			continue
+		}
+		if rep := m.repo.report.Load(); rep != nil && (rep.State == VoterRunning || rep.Host != "") {
+			pause = voterPause
+		}
+		if m.repoDown.Load() == 0 {
+			downSince = time.Time{}
+		} else if downSince.IsZero() {
+			downSince = time.Now()
+		}
 		switch {
 		case running != nil && (want == nil || want.UUID != uuid):
 			running.Stop(voterEndLimit)
 		case m.closing.Load():
 		case running == nil && want != nil && time.Now().After(notBefore):
-			notBefore = time.Now().Add(voterPause)
+			notBefore = time.Now().Add(pause)
+			pause = min(2*pause, voterPauseMax) // until one has something to say of the volume
 			m.beginVoter(ctx, want)
-		case running != nil:
-			m.moveVoter(running)
+		case running != nil && !downSince.IsZero() && time.Since(downSince) >= moveWait && time.Since(movedAt) >= moveAgain && m.moveVoter(running):
+			movedAt = time.Now()
 		}
 	}
 }
@@ -121,6 +143,7 @@ func (m *member) loadVolume() {
 
 // keepVolume remembers the volume in use, if the definition is newer than that which is remembered and says another one.
 func (m *member) keepVolume(view *state.State) {
+	defer m.volumeMayHaveChanged()
 	k := knownVolume{Version: view.DefinitionVersion}
 	if p := view.Definition.Repository(); p != nil {
 		volume := *p
@@ -142,6 +165,14 @@ func (m *member) keepVolume(view *state.State) {
 		return
 	}
 	m.repo.known.Store(&k)
+}
+
+// volumeMayHaveChanged lets keepVoter look.
+func (m *member) volumeMayHaveChanged() {
+	select {
+	case m.repo.changed <- struct{}{}:
+	default:
+	}
 }
 
 func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
@@ -175,20 +206,24 @@ func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
 
 // moveVoter gives the voter to another node when this one has lost networks that the other has: whoever hosts the voter wins a
 // split, and should be the one that can serve.
-func (m *member) moveVoter(proc VoterProc) {
+//
+// Only a node that was heard after the loss gets it. The carrier of a direct cable is lost on both sides when one of the two dies: a voter that went
+// to the dead node would leave the living one without a majority, for as long as this one is without its carrier.
+func (m *member) moveVoter(proc VoterProc) (moved bool) {
 	rep := m.repo.report.Load()
 	if rep == nil || rep.State != VoterRunning {
-		return
+		return false
 	}
 	down := int(m.repoDown.Load())
 	view := m.view()
 	if down == 0 || view.Definition == nil {
-		return
+		return false
 	}
+	now := m.clock.Now()
 	for i := range view.Definition.Nodes {
 		name := view.Definition.Nodes[i].Name
 		n := view.Node(name)
-		if name == m.name || n == nil || n.Dead != nil || n.Incarnation == 0 {
+		if name == m.name || n == nil || n.Dead != nil || n.Lost != nil || n.Incarnation == 0 || !m.heardLately(name, now) {
 			continue
 		}
 		lost := 0
@@ -200,9 +235,18 @@ func (m *member) moveVoter(proc VoterProc) {
 		if lost < down {
 			m.log.Warn("this node has lost networks: the repository voter goes to another", "networks_lost", down, "to", name)
 			proc.HandOver(name)
-			return
+			return true
 		}
 	}
+	return false
+}
+
+// heardLately reports whether this node itself had a message from the other within moveHeard.
+func (m *member) heardLately(name string, now lease.Instant) bool {
+	m.detMu.Lock()
+	defer m.detMu.Unlock()
+	silent, ok := m.det.Silent(name, now)
+	return ok && silent < moveHeard
 }
 
 // endVoter gives the voter to another node and waits until it runs there, so that the daemon's end costs no vote.
@@ -398,6 +442,10 @@ func (p *voterChild) Stop(limit time.Duration) {
 	case <-p.done:
 	case <-time.After(limit):
 		_ = p.cmd.Process.Kill()
-		<-p.done
+		select {
+		case <-p.done:
+		case <-time.After(limit):
+			// In the kernel, on a disk that does not answer. It holds the local lock until its access has ended, and promises nothing more.
+		}
 	}
 }

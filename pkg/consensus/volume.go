@@ -289,7 +289,8 @@ func (r *records) setValue(body []byte) error {
 	if len(body) < 1 || len(body) < 1+int(body[0]) {
 		return errors.New("a value that is cut short")
 	}
-	key, value := string(body[1:1+body[0]]), body[1+body[0]:]
+	size := 1 + int(body[0])
+	key, value := string(body[1:size]), body[size:]
 	if old, ok := r.values[key]; ok {
 		r.live -= 2 + len(key) + len(old)
 	}

@@ -184,11 +184,15 @@ func (v *Volume) awaitTurn(ctx context.Context) error {
 			last, since = h, time.Now()
 		}
 		switch {
-		case h.Index < 0 || h.Index == v.index:
-			return nil
-		case h.Released && (h.Next == "" || h.Next == v.name):
+		case h.Index < 0:
 			return nil
 		case time.Since(since) >= v.timings().Host:
+			return nil
+		case h.Released && h.Next != "":
+			if h.Next == v.name {
+				return nil
+			} // it has its time, also before the host that gave the claim to it
+		case h.Released || h.Index == v.index:
 			return nil
 		}
 		wait := min(v.timings().Host/8, v.timings().Host-time.Since(since))

@@ -366,6 +366,42 @@ func TestMembersComeAndGo(t *testing.T) {
 	wantRecords(t, c, "all")
 }
 
+// The host that gave the claim to another does not take it back before that one had T_host to take it; then anybody may.
+func TestHandOverIsNotTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, dir := memoryDisk(t, "a", "b"), fastTemp(t)
+		va := openDisk(t, d, dir, "a", RoleVoter)
+		defer va.Close()
+		a := claim(t, va)
+		if err := a.HandOver("b"); err != nil {
+			t.Fatal(err)
+		}
+		soon, cancel := context.WithTimeout(t.Context(), va.Timings().Host/2)
+		defer cancel()
+		if _, err := va.Claim(soon); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the old host claimed at once: %v", err)
+		}
+		vb := openDisk(t, d, dir, "b", RoleVoter)
+		defer vb.Close()
+		began := time.Now()
+		b := claim(t, vb)
+		if took := time.Since(began); took > vb.Timings().Host/4 {
+			t.Errorf("the new host waited %v", took)
+		}
+		if err := b.HandOver("a"); err != nil { // which is asleep, it turns out
+			t.Fatal(err)
+		}
+		began = time.Now()
+		b = claim(t, vb)
+		if took := time.Since(began); took < vb.Timings().Host {
+			t.Errorf("the old host waited only %v", took)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestGarbageInEveryBlockInTurn: whatever one block becomes, a claim inherits all that was acknowledged.
 func TestGarbageInEveryBlockInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
