@@ -147,7 +147,7 @@ func (m *member) doLocal(view *state.State, a scheduler.LocalAction) {
 		m.writeTombstone(a.Group, a.Generation)
 	case scheduler.DoReport:
 		m.sendReport(&state.Report{Node: m.name, Incarnation: n.incarnation, Group: a.Group, Generation: a.Generation,
-			Outcome: a.Outcome, Sentence: a.Reason})
+			Outcome: a.Outcome, Sentence: a.Reason, Applied: view.Index})
 	case scheduler.DoArm:
 		m.setArmed(true)
 	case scheduler.DoDisarm:

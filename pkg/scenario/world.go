@@ -178,7 +178,7 @@ func (w *world) fail(group, node string) {
 	if _, runs := m.running[group]; !runs || m.silent || i.State != state.Online {
 		return // nothing runs there that could fail, or nobody hears of it
 	}
-	w.apply(state.Command{Report: &state.Report{Node: node, Incarnation: i.Incarnation, Group: group, Generation: i.Generation,
+	w.apply(state.Command{Report: &state.Report{Node: node, Incarnation: i.Incarnation, Group: group, Generation: i.Generation, Applied: w.s.Index,
 		Outcome: state.OutcomeAppFailed, Sentence: "beyond its restarts"}})
 }
 
@@ -280,7 +280,7 @@ func (w *world) act(node string, m *machine, g *cluster.ResourceGroup) bool {
 		return false
 	}
 	report := func(o state.Outcome, why string) {
-		w.must(state.Command{Report: &state.Report{Node: node, Incarnation: i.Incarnation, Group: g.Name, Generation: i.Generation, Outcome: o, Sentence: why}})
+		w.must(state.Command{Report: &state.Report{Node: node, Incarnation: i.Incarnation, Group: g.Name, Generation: i.Generation, Outcome: o, Sentence: why, Applied: w.s.Index}})
 	}
 	switch i.State {
 	case state.Acquiring:

@@ -180,7 +180,13 @@ func (t *tx) reportOnline(d *cluster.ResourceGroup, c *Report, i *Instance) {
 		t.refuse("group %s is %s on node %s: it cannot become online", d.Name, i.State, c.Node)
 		return
 	}
-	t.turn(t.instance(d.Name, c.Node), Online, i.Sentence)
+	if i.Outside && c.Applied < i.Since {
+		t.refuse("the report of group %s by node %s was made before the node knew that the group is managed again", d.Name, c.Node)
+		return
+	}
+	w := t.instance(d.Name, c.Node)
+	w.Outside = false
+	t.turn(w, Online, i.Sentence)
 	g := t.group(d.Name)
 	g.Tried, g.Unreleased = nil, "" // the recovery chain ends
 	t.event(EventGroupMoveComplete, c.Node, d.Name, "group %s is online on node %s%s", d.Name, c.Node, colon(c.Sentence))
@@ -252,7 +258,7 @@ func (t *tx) freed(d *cluster.ResourceGroup, node string, how freeing, sentence 
 	}
 	due := was.DueTo
 	t.turn(i, next, sentence)
-	i.Held, i.DueTo = false, due
+	i.Held, i.Outside, i.DueTo = false, false, due
 	if how == freedByFailure && t.s.Groups[d.Name].Marks[node] == nil { // an application's mark weighs more, and stays
 		t.marks(d.Name)[node] = &Mark{Kind: MarkAcquisition, At: t.at(), Sentence: bounded(sentence)}
 	}

@@ -127,10 +127,10 @@ func (t *tx) outlive(node string, old *Node) {
 	}
 }
 
-// carryOver hands what runs UNMANAGED to the next incarnation of the same boot: it is the same machine, still running it.
+// carryOver hands what runs UNMANAGED, or did and has not been adopted since, to the next incarnation of the same boot: it is the same machine, still running it.
 func (t *tx) carryOver(node string, from uint64) {
 	t.each(node, func(d *cluster.ResourceGroup, g *Group) {
-		if i := g.Instances[node]; i != nil && i.Held && i.Incarnation == from && i.State == Unmanaged {
+		if i := g.Instances[node]; i != nil && i.Held && i.Incarnation == from && (i.State == Unmanaged || i.Outside) {
 			t.instance(d.Name, node).Incarnation = from + 1 // the next, as within one boot nothing was retired
 		}
 	})
@@ -474,6 +474,9 @@ func (t *tx) free(node string, incarnation uint64, kind ProofKind, sentence stri
 				t.unreleased(d, node, kind)
 				t.event(EventGroupFreed, node, d.Name, "group %s is free of node %s: proof %s%s", d.Name, node, kind, colon(sentence))
 			}
+			return
+		}
+		if i.Outside && !kind.strong() {
 			return
 		}
 		t.event(EventGroupFreed, node, d.Name, "group %s is free of node %s: proof %s%s", d.Name, node, kind, colon(sentence))

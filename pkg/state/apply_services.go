@@ -117,9 +117,10 @@ func (t *tx) adopt(node string, incarnation uint64) {
 	})
 }
 
-// manage ends UNMANAGED of one instance.
+// manage ends UNMANAGED of one instance. That it lies outside every lease ends only when its node says that it has adopted it.
 func (t *tx) manage(d *cluster.ResourceGroup, node string, incarnation uint64) {
 	w := t.instance(d.Name, node)
+	w.Outside = w.Held
 	switch {
 	case w.Held && w.Incarnation == incarnation:
 		t.turn(w, Acquiring, "node "+node+" takes it back from UNMANAGED")

@@ -292,6 +292,7 @@ type Report struct {
 	Generation  uint64  `json:"generation"`
 	Outcome     Outcome `json:"outcome"`
 	Sentence    string  `json:"sentence,omitempty"`
+	Applied     uint64  `json:"applied,omitempty"` // index of the state that the node knew when it made the report
 }
 
 // TimerFired says that a delayed fallback timer has fired and that its groups were planned for it.

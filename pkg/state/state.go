@@ -266,6 +266,9 @@ type Instance struct {
 	Retry    bool   `json:"retry,omitempty"`
 	Since    uint64 `json:"since,omitempty"`    // index of the last change of State
 	Sentence string `json:"sentence,omitempty"` // why it is so
+	// Outside: it ran UNMANAGED, and its node has not said yet, knowing that it is managed again, that it holds it under a lease.
+	// Until then it lies outside every lease as if it were UNMANAGED still: the node may have disarmed meanwhile (attack A4).
+	Outside bool `json:"outside,omitempty"`
 }
 
 // DueTo says why an instance is OFFLINE.

@@ -595,7 +595,7 @@ func (a *agent) doLocal(v *state.State, x scheduler.LocalAction) {
 		a.writeTombstone(x.Group, x.Generation)
 	case scheduler.DoReport:
 		a.once("report/"+x.Group+"/"+string(x.Outcome), &state.Command{Report: &state.Report{Node: a.name, Incarnation: a.incarnation,
-			Group: x.Group, Generation: x.Generation, Outcome: x.Outcome, Sentence: x.Reason}})
+			Group: x.Group, Generation: x.Generation, Outcome: x.Outcome, Sentence: x.Reason, Applied: v.Index}})
 	case scheduler.DoArm:
 		a.setArmed(true)
 	case scheduler.DoDisarm:

@@ -36,6 +36,7 @@ type ledger struct {
 type share struct {
 	gen, inc  uint64
 	unmanaged bool
+	outside   bool // of every lease: unmanaged, or not adopted since
 	releasing bool
 	unclear   bool // since a forced configuration
 }
@@ -126,7 +127,7 @@ func (b *ledger) nodeBoot(c *state.NodeBoot, r state.Result) {
 		b.dead[was] = true
 		b.frees(c.Node, old, "new life", false)
 		for g, nodes := range b.holders { // what runs unmanaged runs on
-			if s, ok := nodes[c.Node]; ok && s.inc == old && s.unmanaged {
+			if s, ok := nodes[c.Node]; ok && s.inc == old && s.outside {
 				s.inc = r.Incarnation
 				b.set(g, c.Node, s)
 			}
@@ -149,12 +150,13 @@ func (b *ledger) proof(c *state.Proof) {
 	b.frees(c.Node, c.Incarnation, string(c.Kind), c.Kind == state.ProofFenced || c.Kind == state.ProofOperator || c.Kind == state.ProofBoot)
 }
 
-// frees ends the shares of an incarnation. What runs unmanaged is outside the lease, and only a strong proof ends it.
+// frees ends the shares of an incarnation. What runs unmanaged, or did and was not adopted since, is outside the lease, and only a
+// strong proof ends it.
 func (b *ledger) frees(node string, inc uint64, by string, strong bool) {
 	freed := false
 	for _, g := range sortedKeys(b.holders) {
 		s, ok := b.holders[g][node]
-		if !ok || s.inc != inc || s.unmanaged && !strong {
+		if !ok || s.inc != inc || s.outside && !strong {
 			continue
 		}
 		b.mustBeGone(g, node, inc, by)
@@ -309,8 +311,9 @@ func (b *ledger) unmanagedMarks(after *state.State) {
 		for node, s := range nodes {
 			i := after.Instance(g, node)
 			rel := i.State == state.Releasing || i.State == state.Error || i.State == state.Unknown
-			if u := i.State == state.Unmanaged; u != s.unmanaged || rel != s.releasing {
-				s.unmanaged, s.releasing = u, rel
+			u := i.State == state.Unmanaged
+			if out := u || i.Outside; u != s.unmanaged || out != s.outside || rel != s.releasing {
+				s.unmanaged, s.outside, s.releasing = u, out, rel
 				b.set(g, node, s)
 			}
 		}

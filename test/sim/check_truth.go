@@ -93,12 +93,12 @@ func (t *truth) on(m *machine, group string) (uint64, bool) {
 	return 0, false
 }
 
-// any reports whether the machine has anything at all. One that has nothing may arm anew with other values: nothing starts before
-// the log knows them.
+// any reports whether the machine has anything under a lease. One that has nothing may arm anew with other values: nothing starts
+// before the log knows them. What the log has outside every lease is not freed by what is armed.
 func (t *truth) any(m *machine) bool {
-	for _, list := range t.holds {
+	for group, list := range t.holds {
 		for _, h := range list {
-			if h.m == m {
+			if h.m == m && !t.w.book.holders[group][m.n.name].outside {
 				return true
 			}
 		}

@@ -351,7 +351,13 @@ func (a *agent) facts(l *leadership, v *state.State, now lease.Instant) []propos
 	var out []proposal
 	for _, name := range v.NodeNames() {
 		n := v.Node(name)
-		if n == nil || n.Incarnation == 0 || n.Dead != nil || name == a.name {
+		if n == nil || n.Incarnation == 0 || n.Dead != nil {
+			continue
+		}
+		if name == a.name { // an earlier leader may have lost it
+			if n.Lost != nil && n.Incarnation == a.incarnation {
+				out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
+			}
 			continue
 		}
 		verdict := a.det.Verdict(name, now)

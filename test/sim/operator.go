@@ -168,6 +168,14 @@ func (o *operators) choose(a *agent) *state.Command {
 	case 33, 34:
 		return o.confirmDown(v, node)
 	case 35, 36:
+		switch {
+		case v.Staged != nil && r.IntN(4) == 0:
+			return &state.Command{Stage: &state.Stage{Version: v.StagedVersion}} // undo
+		case v.Staged != nil:
+			return &state.Command{Activate: &state.Activate{Version: v.StagedVersion}}
+		case r.IntN(3) == 0:
+			return &state.Command{Stage: &state.Stage{Version: v.StagedVersion, Definition: changed(r, v.Definition)}}
+		}
 		return &state.Command{SetDefinition: &state.SetDefinition{Base: v.DefinitionVersion, Definition: changed(r, v.Definition)}}
 	case 37:
 		return &state.Command{Note: &state.Note{Event: state.EventConfigTooLong, Group: group, Sentence: "by chance"}}
