@@ -117,11 +117,15 @@ func (b *ledger) nodeBoot(c *state.NodeBoot, r state.Result) {
 		return // the same again
 	}
 	was := lease.Subject{Node: c.Node, Incarnation: old}
-	if m, last := b.machines[c.BootID], b.machines[b.boots[was]]; (m == nil || last != nil && m.number < last.number) && !b.w.suppressed("boot") {
-		b.w.fail("A6 old boot", "%s was numbered after a later boot of %s", c.BootID, c.Node)
-	}
 	same := b.boots[was] == c.BootID
 	platform := b.def.Node(c.Node).PlatformRestart
+	m, last := b.machines[c.BootID], b.machines[b.boots[was]]
+	// Boot ids have no order. Where the platform may run a second copy of a node, an earlier boot that the log has never heard of may
+	// come after a later one; it proves nothing there, and so frees nothing.
+	unknown := platform && !b.numbered(c.Node, c.BootID)
+	if (m == nil || last != nil && m.number < last.number && !unknown) && !b.w.suppressed("boot") {
+		b.w.fail("A6 old boot", "%s was numbered after a later boot of %s", c.BootID, c.Node)
+	}
 	switch {
 	case same:
 		b.dead[was] = true
@@ -138,6 +142,16 @@ func (b *ledger) nodeBoot(c *state.NodeBoot, r state.Result) {
 	}
 	b.newest[c.Node] = r.Incarnation
 	b.boots[lease.Subject{Node: c.Node, Incarnation: r.Incarnation}] = c.BootID
+}
+
+// numbered reports whether the log has numbered the boot before.
+func (b *ledger) numbered(node, bootID string) bool {
+	for s, id := range b.boots {
+		if s.Node == node && id == bootID {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *ledger) proof(c *state.Proof) {
