@@ -301,6 +301,9 @@ func (x *FileSystems) unmount(ctx context.Context, r executor.Resource, orderly 
 		if o.Err == nil || has(o, idNothing) {
 			return nil
 		}
+		if !has(o, idBusy) && ctx.Err() != nil && !errors.Is(o.Err, executor.ErrStuck) {
+			return busy(at.point) // the time ran out while it was tried once more: what was in the way all the time is the reason
+		}
 		if !has(o, idBusy) {
 			return fmt.Errorf("unmount %s: %w", at.point, failed(o))
 		}

@@ -111,6 +111,14 @@ func newPeer(t *testing.T) (*peer, *network) {
 		}
 		return true
 	})
+	waitUntil(t, "the bridge forwards", func() bool { // a port begins to when the kernel's work queue gets to it
+		for _, name := range net.names {
+			if who, err := inUse(t.Context(), snapshot(t, name), nil, netip.MustParseAddr(net.ip("9")), 50*time.Millisecond); err != nil || who == nil {
+				return false
+			}
+		}
+		return true
+	})
 	return p, net
 }
 
