@@ -540,6 +540,7 @@ func TestADiskThatNeverAnswersBlocksNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := claim(t, v)
+		synctest.Wait() // the host heartbeat is not under way
 		h.Before = func(write bool, _ int64, _ int) error {
 			hanging.Add(1)
 			if write {
