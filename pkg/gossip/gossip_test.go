@@ -411,15 +411,20 @@ func TestRemovedAndReturnedMember(t *testing.T) {
 	})
 }
 
-// Packets get lost, nodes live: none is called down. (TCP pings make the difference.)
+// Packets get lost, nodes live: none is called down. (TCP pings make the difference.) The race tests (-short) are content with a
+// minute of it: Go 1.26's race detector has crashed here, in its own code, over the many timers of one long bubble.
 func TestLossKillsNobody(t *testing.T) {
+	long := 10 * time.Minute
+	if testing.Short() {
+		long = time.Minute
+	}
 	for _, profile := range []string{"fast", "default", "careful"} {
 		for _, loss := range []float64{0.1, 0.3} {
 			onLAN(t, profile, nil1, three, func(t *testing.T, c *cluster) {
 				c.await("all up", 5*time.Second, func() bool { return c.all(true) })
 				c.lan.SetLoss(loss, 42)
 				before := len(c.events())
-				time.Sleep(10 * time.Minute)
+				time.Sleep(long)
 				sent, lost := c.lan.Packets()
 				down := 0
 				for _, e := range c.events()[before:] {
@@ -427,7 +432,7 @@ func TestLossKillsNobody(t *testing.T) {
 						down++
 					}
 				}
-				t.Logf("%-8s %2.0f %% loss for 10 min, three nodes: %d packets, %d lost, %d false alarms", profile, loss*100, sent, lost, down)
+				t.Logf("%-8s %2.0f %% loss for %v, three nodes: %d packets, %d lost, %d false alarms", profile, loss*100, long, sent, lost, down)
 				if down > 0 {
 					t.Errorf("%v", c.events()[before:])
 				}
