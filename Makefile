@@ -10,6 +10,14 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 PLATFORMS := linux/amd64 linux/ppc64le linux/ppc64 aix/ppc64
+LINKS   := clRGinfo cltopinfo cllsif clshowres clshowsrv cldump cldisp clverify
+NFPM_VERSION := v2.45.0
+NFPM    := $(CACHE)/nfpm-$(NFPM_VERSION)
+DIST    ?= $(CURDIR)/dist
+FORMATS ?= deb rpm
+PACKAGE_PLATFORMS ?= amd64 ppc64le
+PACKAGE_SOURCE ?= $(CURDIR)
+PACKAGE_VERSION ?= 0.1.$(shell git rev-list --count HEAD 2>/dev/null || echo 0)
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +28,13 @@ build: ## build all binaries into bin/
 	@install -d -m 755 $(BIN)
 	umask 022; $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(CMDS))
 	@ln -sf cllab $(BIN)/fence_cllab
-	@for n in clRGinfo cltopinfo cllsif clshowres clshowsrv cldump cldisp clverify; do ln -sf clmgr $(BIN)/$$n; done
+	@for n in $(LINKS); do ln -sf clmgr $(BIN)/$$n; done
+
+packages: $(NFPM) ## deb and rpm packages for Linux into dist/: FORMATS, PACKAGE_PLATFORMS, PACKAGE_VERSION
+	@for a in $(PACKAGE_PLATFORMS); do mkdir -p $(CACHE)/package/$$a; \
+	  (umask 022; cd $(PACKAGE_SOURCE); GOOS=linux GOARCH=$$a CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(CACHE)/package/$$a/ $(addprefix ./cmd/,clstrmgrd cldeadman clmgr clstat)) && \
+	  NFPM=$(NFPM) LINKS='$(LINKS)' ./deploy/package/build.sh $(CACHE)/package/$$a $(DIST) $(PACKAGE_VERSION) $$a $(FORMATS) || exit 1; done
+	@ls $(DIST)
 
 demo: build ## a cluster of three nodes on this machine, a crash, and a client that goes on
 	@./test/e2e/demo.sh
@@ -59,7 +73,7 @@ cross: ## build and vet, tests included, for every platform that is promised
 verify: lint cross test ## all that must hold before a commit
 
 clean: ## remove what was built
-	rm -rf $(BIN) $(CACHE)
+	rm -rf $(BIN) $(CACHE) $(DIST)
 
 $(GOLANGCI):
 	@mkdir -p $(CACHE)
@@ -67,4 +81,10 @@ $(GOLANGCI):
 	GOFLAGS= GOBIN=$(CACHE) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	@mv $(CACHE)/golangci-lint $@
 
-.PHONY: help build demo test race lint sim e2e bench fuzz mutate cross verify clean
+$(NFPM):
+	@mkdir -p $(CACHE)
+	@echo "installing nfpm $(NFPM_VERSION)"
+	GOFLAGS= GOBIN=$(CACHE) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	@mv $(CACHE)/nfpm $@
+
+.PHONY: help build packages demo test race lint sim e2e bench fuzz mutate cross verify clean

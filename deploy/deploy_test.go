@@ -231,9 +231,17 @@ func TestUnitsKeepTheDeadmanSafe(t *testing.T) {
 			t.Errorf("the daemon's unit has %s", key)
 		}
 	}
-	if node, err := config.DecodeNode("none", nil); err != nil || !strings.Contains(deadman["Service.ExecStart"][0], "--socket "+node.Deadman.Socket+"") ||
-		!strings.Contains(deadman["Service.ExecStart"][0], "--device "+node.Deadman.Device) {
-		t.Errorf("the deadman's arguments %v do not fit the node file's defaults", deadman["Service.ExecStart"])
+	node, err := config.DecodeNode("none", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := "--backend " + node.Deadman.Backend + " --device " + node.Deadman.Device
+	if start := deadman["Service.ExecStart"][0]; !strings.Contains(start, " $DEADMAN_OPTIONS --socket "+node.Deadman.Socket) ||
+		deadman["Service.Environment"][0] != `"DEADMAN_OPTIONS=`+options+`"` {
+		t.Errorf("the deadman's arguments %v, %v do not fit the node file's defaults", start, deadman["Service.Environment"])
+	}
+	if !strings.Contains(read(t, "package/holdfast.default"), "\nDEADMAN_OPTIONS=\""+options+"\"\n") {
+		t.Error("the package's /etc/default/holdfast does not fit the node file's defaults")
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	exitOK    = 0
 	exitError = 1
 	exitUsage = 2 // flags or the node file cannot be used
+	exitFinal = 3 // an administrator must act before the daemon can run; starting it again changes nothing
 )
 
 func main() {
@@ -93,6 +94,9 @@ func serve(file string, node *config.Node, log *slog.Logger, stderr io.Writer) i
 	if err != nil {
 		log.Error("clstrmgrd ends", "error", err)
 		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
+		if agent.NeedsAdministrator(err) {
+			return exitFinal
+		}
 		return exitError
 	}
 	return exitOK

@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
+	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/executor/fence"
@@ -282,6 +283,10 @@ func (a *Agent) fail(err error) {
 	default:
 	}
 }
+
+// NeedsAdministrator says that the daemon, ended by err, would end in the same way however often it is started: its store is not
+// the one that made this server's promises.
+func NeedsAdministrator(err error) bool { return errors.Is(err, consensus.ErrAmnesia) }
 
 func (a *Agent) identityDir() string { return filepath.Join(a.opt.Node.StateDir, "identity") }
 

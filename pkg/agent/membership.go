@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
@@ -34,6 +35,9 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 	name := c.Node
 	if name == "" {
 		name = a.opt.Node.Name
+	}
+	if name == "" {
+		name = hostName()
 	}
 	if a.opt.Node.Name != "" && name != a.opt.Node.Name {
 		return api.CreateClusterReply{}, api.Errorf(api.CodeInvalid, "this node is %s by its node file, not %s", a.opt.Node.Name, name)
@@ -146,7 +150,8 @@ func (a *Agent) firstDefinition(c api.CreateCluster, self string) (*cluster.Defi
 		}
 	}
 	if d.Node(self) == nil {
-		return nil, api.Errorf(api.CodeInvalid, "node %s, on which the cluster is founded, is not among its nodes", self)
+		return nil, api.Errorf(api.CodeInvalid, "node %q, on which the cluster is founded, is not among its nodes: it goes by its host name, "+
+			"or by name: in %s", self, a.opt.NodeFile)
 	}
 	if d.Undecided() {
 		return nil, api.Errorf(api.CodeRefused, "%s", cluster.TwoNodeSentence)
@@ -162,6 +167,16 @@ func (a *Agent) firstDefinition(c api.CreateCluster, self string) (*cluster.Defi
 }
 
 // found commits the first entries of a new cluster.
+// hostName is the machine's name without its domain, or "".
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	host, _, _ = strings.Cut(host, ".")
+	return host
+}
+
 func (m *member) found(ctx context.Context, who api.Caller, d *cluster.Definition) error {
 	for _, c := range []*state.Command{
 		{Create: &state.Create{ClusterID: m.id.ClusterUUID, Definition: d}},
