@@ -272,6 +272,9 @@ func (c *Client) call(ctx context.Context, doing string, m wire.Message) error {
 // ask sends a frame and waits for its answer: the final one, or any.
 func (c *Client) ask(ctx context.Context, doing string, m wire.Message, final bool) error {
 	answer := make(chan wire.Code, 2)
+	if ctx.Err() != nil { // else an answer that is quick enough would hide it
+		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+	}
 	c.mu.Lock()
 	c.seq++
 	m.Seq = c.seq
