@@ -82,6 +82,7 @@ type Options struct {
 	NodeFile     string
 	StartVoter   func(context.Context, VoterOptions) (VoterProc, error)
 	FormatVolume func(repository.FormatOptions) (repository.UUID, error)
+	OpenVolume   func(repository.Options) (*repository.Volume, error)
 	Ready        func() // called when the local door is open
 	// SystemLog writes what an operator must not miss into the system's own error log, where it has one. It may block, and is
 	// called beside the loop.
@@ -159,6 +160,9 @@ func New(opt Options) (*Agent, error) {
 	}
 	if opt.FormatVolume == nil {
 		opt.FormatVolume = repository.Format
+	}
+	if opt.OpenVolume == nil {
+		opt.OpenVolume = repository.Open
 	}
 	if opt.WatchLinks == nil {
 		opt.WatchLinks = sys.links

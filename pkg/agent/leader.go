@@ -142,6 +142,9 @@ func (m *member) facts(led *leadership, view *state.State, now lease.Instant) []
 			led.timing[s] = &phaseTime{lost: now}
 			m.met.Phase("detect", silent)
 			out = append(out, fact(&state.Command{NodeLost: &state.NodeLost{Node: name, Incarnation: n.Incarnation, Sentence: why}}))
+		case v == detector.Isolated && n.Lost == nil && m.loop.isolated[name] != 0 && now.Sub(m.loop.isolated[name]) >= m.params().Silence/2:
+			// Not at once: the last heartbeat on the volume of a node that has crashed may be a little younger than its last message.
+			out = append(out, fact(&state.Command{NodeLost: &state.NodeLost{Node: name, Incarnation: n.Incarnation, Sentence: why}}))
 		case v == detector.Alive && n.Lost != nil && !led.doomed(lease.Subject{Node: name, Incarnation: n.Incarnation}):
 			out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
 		}
@@ -164,6 +167,9 @@ func (m *member) proofs(led *leadership, view *state.State, now lease.Instant) [
 			continue
 		}
 		s := lease.Subject{Node: name, Incarnation: n.Incarnation}
+		if m.handsOver(led, view, s, now) {
+			continue
+		}
 		if n.Armed == nil {
 			out = append(out, m.doom(led, s, state.Proof{Kind: state.ProofNeverArmed,
 				Sentence: "node " + name + " is silent and its deadman is not armed: it holds nothing under a lease"}))

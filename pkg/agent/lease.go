@@ -70,9 +70,13 @@ func (m *member) carry(ctx context.Context, dm Deadman, r deadman.Request) {
 	ctx, cancel := context.WithTimeout(ctx, m.params().MaxAge)
 	defer cancel()
 	req := lease.Request{Nonce: r.Nonce, Node: m.name, BootID: m.bootKey(), Urgent: m.urgentGrant.Swap(false)}
+	mailed := false
 	for {
 		view := m.view()
 		req.Incarnation, req.Applied = m.incarnation(view), view.Index
+		if !mailed {
+			mailed = m.askByMail(dm, r, req)
+		}
 		a, err := m.askLease(ctx, req)
 		switch {
 		case err != nil || a.Leader != "":
@@ -106,6 +110,9 @@ func (m *member) takeGrant(dm Deadman, r deadman.Request, g *lease.Grant) {
 	if err := dm.Grant(g.Nonce, g.LeaderBoot, g.LeaderTime, g.Next); err != nil {
 		m.log.Warn("the deadman did not take the grant", "error", err)
 		return
+	}
+	if !g.Isolated {
+		m.disk.lastNet.Store(int64(now))
 	}
 	m.met.LeaseGranted(now.Sub(r.At))
 	m.post(granted{grant: g, requested: r.At, received: now})
@@ -176,6 +183,21 @@ func (m *member) serveLease(ctx context.Context, from string, body []byte) ([]by
 // arrived; then, under the book's lock, the leader reads its own state, notes the grant and makes the list, so that a proof
 // against the incarnation is either not yet proposed, and counts from this grant, or prevents it (attacks A1, A9, A11).
 func (m *member) grantLease(ctx context.Context, from string, req lease.Request) leaseAnswer {
+	if m.leading() != nil && req.Node == from {
+		m.heard(from, detector.PathLease)
+	}
+	return m.grant(ctx, from, req, false)
+}
+
+// grantByMail decides about a request that came by the repository volume: by the same rules, in the same order, and in addition only
+// for a node that is isolated, and for nothing but stopping. That such a request was read is no sign of life on a path that a leader
+// relies on: mail stays where it is.
+func (m *member) grantByMail(ctx context.Context, from string, req lease.Request) leaseAnswer {
+	req.Urgent = true // nobody else asks with it
+	return m.grant(ctx, from, req, true)
+}
+
+func (m *member) grant(ctx context.Context, from string, req lease.Request, mail bool) leaseAnswer {
 	lead := m.leading()
 	if lead == nil {
 		if node := m.leaderNode(); node != "" && node != m.name {
@@ -186,7 +208,6 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 	if req.Node != from {
 		return leaseAnswer{Wait: "the request names another node than the one that sent it"}
 	}
-	m.heard(from, detector.PathLease)
 	if why := m.unfitToGrant(lead); why != "" {
 		return leaseAnswer{Wait: why}
 	}
@@ -220,12 +241,19 @@ func (m *member) grantLease(ctx context.Context, from string, req lease.Request)
 	if !lead.book.MayGrant(s) {
 		return leaseAnswer{Wait: "a proof of the node's death is being committed"}
 	}
+	if mail && !m.isolated(view, from) {
+		return leaseAnswer{Wait: "node " + from + " is not known to be isolated"}
+	}
 	now := m.clock.Now()
 	lead.book.Granted(s, now)
-	return leaseAnswer{Grant: &lease.Grant{
+	g := &lease.Grant{
 		Nonce: req.Nonce, Node: req.Node, Incarnation: s.Incarnation, Leader: m.name, Term: lead.term, Applied: view.Index,
 		LeaderBoot: m.bootID, LeaderTime: now, Hold: view.Holds(req.Node, s.Incarnation), Next: m.nextSlot(now),
-	}}
+	}
+	if mail {
+		g.Isolated, g.Next, g.Hold = true, 0, onlyStop(g.Hold)
+	}
+	return leaseAnswer{Grant: g}
 }
 
 // nextSlot is the time until the next beat but for what a request needs to arrive.

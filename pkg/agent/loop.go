@@ -21,11 +21,12 @@ type loopState struct {
 	definition *cluster.Definition
 
 	changingVoters bool
-	suspectLeader  lease.Instant     // when the leader fell silent; 0: it did not
-	hurried        bool              // this suspicion has hurried an election already
-	why            map[string]string // the detector's newest sentence about a node
-	idle           int               // ticks since the last event
-	suspects       bool              // the last change was for the worse: probes may be due
+	suspectLeader  lease.Instant            // when the leader fell silent; 0: it did not
+	hurried        bool                     // this suspicion has hurried an election already
+	why            map[string]string        // the detector's newest sentence about a node
+	idle           int                      // ticks since the last event
+	isolated       map[string]lease.Instant // since when the detector calls a node isolated
+	suspects       bool                     // the last change was for the worse: probes may be due
 	lastPublished  published
 }
 
@@ -41,7 +42,7 @@ func (m *member) pace() time.Duration {
 // runLoop is the agent's one loop: collect, decide, act, publish. Nothing in it blocks.
 func (m *member) runLoop(ctx context.Context) {
 	m.loop.ctx = ctx
-	m.loop.why = map[string]string{}
+	m.loop.why, m.loop.isolated = map[string]string{}, map[string]lease.Instant{}
 	m.loop.node.init(m)
 	m.loopAt.Store(int64(m.clock.Now()))
 	m.beginNode(ctx)
@@ -173,6 +174,8 @@ func (m *member) handle(e any) {
 		m.gotAppEvent(e)
 	case probed:
 		delete(m.loop.node.probing, e.node)
+	case poisoned:
+		m.gotPoison(e)
 	case resetNoted:
 		m.gotResetNoted(e)
 	case reported:
@@ -257,7 +260,11 @@ func (m *member) tickDetector(now lease.Instant) (news bool) {
 		news = true
 		m.loop.why[c.Node] = c.Why
 		m.log.Debug("detector", "node", c.Node, "from", c.From.String(), "to", c.To.String(), "why", c.Why)
-		m.loop.suspects = c.To == detector.Suspect || c.To == detector.Lost
+		m.loop.suspects = c.To == detector.Suspect || c.To == detector.Lost || c.To == detector.Isolated
+		delete(m.loop.isolated, c.Node)
+		if c.To == detector.Isolated {
+			m.loop.isolated[c.Node] = now
+		}
 	}
 	return news || m.loop.suspects
 }

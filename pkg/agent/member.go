@@ -94,6 +94,7 @@ type member struct {
 	verified  api.VerifyReport // the last one of drift; under verifying
 	deadmanIs atomic.Pointer[deadmanView]
 	repo      repoState
+	disk      diskState
 	repoDown  atomic.Int32 // networks that this node has lost
 	closing   atomic.Bool
 
@@ -115,6 +116,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m.repo.changed = make(chan struct{}, 1)
 	m.fencer = m.opt.Fencer
 	m.notify.init()
+	m.disk.init(m.clock.Now())
 	m.local.Store(&local{})
 	m.friends.Store(&map[string][]string{})
 	m.fsm = newFSM(m.log, m.viewChanged, func(why string) { m.a.fail(errors.New(why)) })
@@ -215,6 +217,7 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.watchLeadership(ctx) })
 	m.work.Go(func() { m.watchLinks(ctx) })
 	m.work.Go(func() { m.keepVoter(ctx) })
+	m.work.Go(func() { m.keepDisk(ctx) })
 	m.work.Go(func() { m.trimOutputs(ctx) })
 	m.work.Go(func() { m.keepMeasuring(ctx) })
 	m.work.Go(func() { m.keepVerifying(ctx) })

@@ -79,7 +79,7 @@ func (m *member) followTimeout(info deadman.Info) {
 func (m *member) localView(now lease.Instant) scheduler.LocalView {
 	n := &m.loop.node
 	v := scheduler.LocalView{BootID: m.bootID, Incarnation: n.incarnation, Armed: n.armed, Soft: n.softExpired(m, now),
-		Groups: map[string]scheduler.LocalGroup{}}
+		Isolated: n.cutOffGrant(), Groups: map[string]scheduler.LocalGroup{}}
 	if n.armed {
 		v.Arming = n.arming
 		if n.grant != nil && n.listAt > n.armedAt {

@@ -26,6 +26,7 @@ func (m *member) publish(view *state.State, now lease.Instant) {
 	if err := m.history.write(view); err != nil {
 		m.log.Warn("the history cannot be written", "error", err)
 	}
+	m.publishDisk(view)
 	loc := m.localNow(now)
 	m.local.Store(loc)
 	leader, term := m.raft.Leader()
@@ -55,6 +56,9 @@ func (m *member) localNow(now lease.Instant) *local {
 		loc.class, loc.backend = string(n.dm.Info().Class), m.opt.Node.Deadman.Backend
 	} else {
 		loc.warnings = append(loc.warnings, "the deadman cannot be reached: this node can hold no group")
+	}
+	if n.cutOffGrant() {
+		loc.warnings = append(loc.warnings, "the networks do not reach this node: its lease is renewed by the repository volume, and it hands over what it holds")
 	}
 	for _, g := range n.groups {
 		if g.watch != nil {

@@ -97,6 +97,11 @@ func (m *member) repositoryStatus(view *state.State) *api.Repository {
 	if rep != nil {
 		r.Host = rep.Host
 	}
+	defer func() {
+		if why := m.disk.trouble.Load(); why != nil {
+			r.Sentence += "; the heartbeats and mail of this node do not get through: " + *why
+		}
+	}()
 	switch {
 	case rep == nil:
 		r.Sentence = "this node does not reach the volume"
@@ -154,6 +159,9 @@ func (m *member) nodeStatus(view *state.State, def *cluster.Node, id int, loc *l
 	if n != nil {
 		out.Incarnation, out.Version, out.Resets = n.Incarnation, n.Version, len(n.Resets)
 		out.State, out.RawState, out.Reason = nodeState(view, n)
+		if out.State == api.NodeSilent && def.Name != m.name && m.onVolume(n) {
+			out.State = api.NodeIsolated
+		}
 		if n.Armed != nil {
 			out.Lease = &api.Lease{Armed: n.Alive(), Class: string(n.Armed.Class), Mode: string(n.Armed.Mode)}
 		}
@@ -406,7 +414,7 @@ func clusterState(s *api.Status) string {
 	up, silent := false, false
 	for _, n := range s.Nodes {
 		up = up || n.State == api.NodeNormal || n.State == api.NodeUnmanaged || n.State == api.NodeLeaving
-		silent = silent || n.State == api.NodeSilent
+		silent = silent || n.State == api.NodeSilent || n.State == api.NodeIsolated
 	}
 	if !up {
 		return api.ClusterOffline

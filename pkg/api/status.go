@@ -22,6 +22,7 @@ const (
 	NodeJoining     = "JOINING"     // services start
 	NodeLeaving     = "LEAVING"     // services stop
 	NodeSilent      = "SILENT"      // nothing is heard of it and its death is not proven
+	NodeIsolated    = "ISOLATED"    // no network reaches it, and its heartbeat on the repository volume goes on: it lives, and hands over
 	NodeDead        = "DEAD"        // its death is proven; it has not come back
 	NodeQuarantined = "QUARANTINED" // takes no groups until cleared
 )

@@ -38,7 +38,7 @@ var liveAttributes = map[string][]liveAttribute{
 		{"WARNINGS", "what the operator should know", func(st *api.Status, _ string) string { return strings.Join(st.Cluster.Warnings, "; ") }},
 	},
 	"node": {
-		{"STATE", "NORMAL, OFFLINE, UNMANAGED, JOINING, LEAVING, SILENT, DEAD, QUARANTINED", ofNode(func(n *api.Node) string { return orUnknown(n.State) })},
+		{"STATE", "NORMAL, OFFLINE, UNMANAGED, JOINING, LEAVING, SILENT, ISOLATED, DEAD, QUARANTINED", ofNode(func(n *api.Node) string { return orUnknown(n.State) })},
 		{"RAW_STATE", "the state in the words of clstrmgrES", ofNode(func(n *api.Node) string { return n.RawState })},
 		{"REASON", "the last sentence about the node", ofNode(func(n *api.Node) string { return n.Reason })},
 		{"VOTER", "whether the node votes", ofNode(func(n *api.Node) string { return strconv.FormatBool(n.Voter) })},

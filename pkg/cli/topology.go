@@ -309,7 +309,7 @@ func reachable(n *api.Node) string {
 	switch n.State {
 	case api.NodeDead:
 		return api.Down
-	case api.NodeSilent, "", api.Unknown:
+	case api.NodeSilent, api.NodeIsolated, "", api.Unknown:
 		return api.Unknown
 	}
 	return api.Up

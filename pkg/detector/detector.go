@@ -244,11 +244,14 @@ func (n *node) lease() lease.Instant { return max(n.since, n.heard[PathLease]) }
 // contact is the last direct sign of a running daemon.
 func (n *node) contact() lease.Instant { return max(n.heard[PathRaft], n.heard[PathPeer]) }
 
-// last is when the node was last heard on any path; 0 if never.
+// last is when the node was last heard over any network; 0 if never. The disk is none: what is there does not say that the node
+// can be talked to.
 func (n *node) last() lease.Instant {
 	var last lease.Instant
-	for _, at := range n.heard {
-		last = max(last, at)
+	for p, at := range n.heard {
+		if p != PathDisk {
+			last = max(last, at)
+		}
 	}
 	return last
 }
@@ -380,7 +383,13 @@ func (d *Detector) Next(now lease.Instant) lease.Instant {
 	return next
 }
 
-// Silent is how long ago the node was last heard on any path, gossip included. ok is false if it never was.
+// OnDisk reports whether the node's heartbeat on the repository volume is fresh.
+func (d *Detector) OnDisk(name string, now lease.Instant) bool {
+	n := d.nodes[name]
+	return n != nil && n.heard[PathDisk] != 0 && now.Sub(n.heard[PathDisk]) < d.p.Silence
+}
+
+// Silent is how long ago the node was last heard over any network, gossip included. ok is false if it never was.
 func (d *Detector) Silent(name string, now lease.Instant) (silence time.Duration, ok bool) {
 	n := d.nodes[name]
 	if n == nil {
@@ -434,6 +443,9 @@ func (d *Detector) why(n *node, v State, now lease.Instant) string {
 	ms := func(at lease.Instant) string { return now.Sub(at).Round(time.Millisecond).String() }
 	var parts []string
 	add := func(s ...string) { parts = append(parts, strings.Join(s, "")) }
+	if v == Isolated {
+		add("isolated: only its heartbeat on the repository volume is there")
+	}
 	switch {
 	case v == Alive && d.leading:
 		return "it asks for its lease"

@@ -27,6 +27,9 @@ type Grant struct {
 	LeaderBoot  string  `json:"leader_boot"`
 	LeaderTime  Instant `json:"leader_time"` // the leader's clock: two of one boot show a pause of ours
 	Hold        []Held  `json:"hold,omitempty"`
+	// Isolated says that the grant came by the repository volume, to a node that the networks do not reach: all that is listed may
+	// only be stopped, and what the node itself knows to be held must be, whether it has applied what the list rests on or not.
+	Isolated bool `json:"isolated,omitempty"`
 	// Next is when the node had best ask again, from now: so all requests come to the leader at once, and one round serves
 	// them. A hint, on which nothing rests; 0: none.
 	Next time.Duration `json:"next,omitempty"`

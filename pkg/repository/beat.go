@@ -18,6 +18,8 @@ type Beat struct {
 	Networks []Network `json:"networks,omitempty"`
 	// WantsHost asks the repository voter's host to hand it over to this node: the networks here are better.
 	WantsHost bool `json:"wants_host,omitempty"`
+	// Leads is the term in which this node leads the cluster; 0: it does not, as far as it knows.
+	Leads uint64 `json:"leads,omitempty"`
 	// LogMark and NextLogMark are the random values by which this node's copy of the log is known, the last and the proposed one;
 	// a copy that was restored shows an older one.
 	LogMark     string `json:"log_mark,omitempty"`

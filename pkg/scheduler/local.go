@@ -21,6 +21,9 @@ type LocalView struct {
 	GrantArming string
 	// Soft: no new grant came within L_soft. The agent releases its groups in order; nothing may start.
 	Soft bool
+	// Isolated: the newest grant came by the repository volume. The agent releases its groups in order, under grants that allow that
+	// much; nothing may start. Its own state may be old, and no grant says more of it: stopping is never wrong.
+	Isolated bool
 	// Groups by name. A group that is missing has not been looked at: its zero value.
 	Groups map[string]LocalGroup
 }
@@ -284,6 +287,8 @@ func (l *localPlan) held(name string, g LocalGroup, inst state.Instance) {
 		l.heal(name, g, inst)
 	case leaving || l.view.Soft && l.runsHere(g):
 		l.stop(name, g, inst, 0, "the lease was not renewed in time")
+	case l.view.Isolated && (l.runsHere(g) || g.Busy == Idle && g.Seen == SeenStopped):
+		l.stop(name, g, inst, 0, "the networks do not reach this node: it hands over what it holds")
 	case missing || reached && onlyStop && inst.Since <= l.grant.Applied:
 		l.stop(name, g, inst, 0, "the newest grant does not list it")
 	case g.StartFailed == inst.Generation:
@@ -348,7 +353,7 @@ func (l *localPlan) run(name string, g LocalGroup, inst state.Instance, listed b
 		l.do(LocalAction{Kind: DoTombstone, Group: name, Generation: inst.Generation, Reason: "it was to run here and is stopped"})
 	case !l.underLease() || !listed:
 		l.ask = true
-	case l.view.Soft:
+	case l.view.Soft || l.view.Isolated:
 	case g.Seen == SeenRunning:
 		l.do(LocalAction{Kind: DoAdopt, Group: name, Generation: inst.Generation, Reason: "it runs here, and the grant lists it"})
 	case g.Seen == SeenUnclear && inst.State == state.Online:
