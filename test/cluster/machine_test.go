@@ -63,7 +63,8 @@ type machine struct {
 	old    []*process
 	deads  []*deadmantest.Deadman
 
-	automount string // a file system that the next boot activates by itself
+	blind     atomic.Bool // its agent does not reach the repository volume
+	automount string      // a file system that the next boot activates by itself
 }
 
 // A process is one run of an agent.
@@ -151,7 +152,7 @@ func (p *process) options() agent.Options {
 		Runner: runner, Network: &peer.Config{Dial: p.dial, Listen: p.listen},
 		Gossip:     gossip.Config{Dial: p.dial, Listen: p.listen, ListenPacket: p.listenPacket},
 		Fencer:     &fencer{p: p},
-		StartVoter: p.startVoter, FormatVolume: m.r.formatVolume,
+		StartVoter: p.startVoter, FormatVolume: m.r.formatVolume, OpenVolume: p.openVolume,
 		ListenLocal: func() (net.Listener, error) { return p.listen(":1") },
 		Inspect: func(_ context.Context, o collect.Options) *verify.Facts {
 			return &verify.Facts{Node: o.Node, Time: time.Now()} // the machines here have no system of their own to look at

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,27 @@ func (p *process) startVoter(_ context.Context, o agent.VoterOptions) (agent.Vot
 	return v, nil
 }
 
+// openVolume is the agent's own way to the volume. It ends with its process, or when the test takes it away.
+func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
+	if p.ended.Load() {
+		return nil, errEnded
+	}
+	h := p.m.r.disk.Open()
+	h.Before = func(bool, int64, int) error {
+		if p.ended.Load() {
+			return errEnded
+		}
+		if p.m.blind.Load() {
+			return errBlind
+		}
+		return nil
+	}
+	o.Device, o.Size = h, p.m.r.disk.Size()
+	return repository.Open(o)
+}
+
+var errBlind = errors.New("this node's agent does not reach the disk")
+
 func (r *rig) formatVolume(o repository.FormatOptions) (repository.UUID, error) {
 	o.Device, o.Size, o.Lab = r.disk.Open(), r.disk.Size(), true
 	return repository.Format(o)
@@ -108,6 +130,15 @@ func (r *rig) formatVolume(o repository.FormatOptions) (repository.UUID, error) 
 func (r *rig) allVote() bool {
 	q := r.status().Cluster.Quorum
 	return q.Have && q.Voters == 3 && q.Alive == 3
+}
+
+// incarnation is the newest number of a node's boot, 0 if it is not known.
+func (r *rig) incarnation(node string) uint64 {
+	s := r.status()
+	if n := s.Node(node); n != nil {
+		return n.Incarnation
+	}
+	return 0
 }
 
 // host is the machine that runs the repository voter, by its own word.
@@ -173,6 +204,64 @@ func TestTwoNodesCutApart(t *testing.T) {
 			r.recover(time.Minute)
 			r.await(30*time.Second, "all vote", r.allVote)
 		}
+	})
+}
+
+// The nodes lose each other while both see the volume. The one that does not go on is isolated, not lost: it hands its groups over in
+// order, under grants that come by the volume, and is neither reset nor called dead, however long the cut lasts.
+func TestTwoNodesIsolatedHandsOver(t *testing.T) {
+	inBubble(t, options{nodes: 2}, func(r *rig) {
+		for i := range 2 {
+			host := r.host()
+			loser := r.names[0]
+			if loser == host {
+				loser = r.names[1]
+			}
+			boots := r.machines[loser].boots
+			incarnation := r.incarnation(loser)
+			r.lan.Cut("n1", "n2")
+			r.await(20*time.Second, "the host of the voter serves everything", func() bool {
+				return r.holder("g1") == host && r.holder("g2") == host
+			})
+			time.Sleep(15 * time.Second) // longer than any lease: what keeps the node from being reset is not that nobody looked
+			m := r.machines[loser]
+			if !m.isOn() || m.boots != boots {
+				t.Errorf("cut %d: %s was reset: %s", i, loser, m.why)
+			}
+			s := r.machines[host].agent().Status()
+			if n := s.Node(loser); n == nil || n.State != api.NodeIsolated || n.Incarnation != incarnation {
+				t.Errorf("cut %d: %s shows %s as %+v", i, host, loser, n)
+			}
+			r.lan.Heal()
+			r.recover(time.Minute)
+			r.await(30*time.Second, "all vote", r.allVote)
+			if now := r.incarnation(loser); now != incarnation {
+				t.Errorf("cut %d: %s has come back as incarnation %d, and was %d", i, loser, now, incarnation)
+			}
+		}
+	})
+}
+
+// The same, and the agent that is cut off does not reach the volume either: it is lost, and its lease runs out.
+func TestTwoNodesBlindAndCutOff(t *testing.T) {
+	inBubble(t, options{nodes: 2}, func(r *rig) {
+		host := r.host()
+		loser := r.names[0]
+		if loser == host {
+			loser = r.names[1]
+		}
+		r.machines[loser].blind.Store(true)
+		r.lan.Cut("n1", "n2")
+		r.await(20*time.Second, "the host of the voter serves everything", func() bool {
+			return r.holder("g1") == host && r.holder("g2") == host
+		})
+		s := r.machines[host].agent().Status()
+		if n := s.Node(loser); n == nil || n.State != api.NodeDead {
+			t.Errorf("%s shows %s as %+v", host, loser, n)
+		}
+		r.machines[loser].blind.Store(false)
+		r.lan.Heal()
+		r.recover(time.Minute)
 	})
 }
 
