@@ -242,6 +242,60 @@ func TestTwoNodesIsolatedHandsOver(t *testing.T) {
 	})
 }
 
+// A stop that takes longer than any lease is waited for: the grants by the volume go on, nobody resets and nobody shoots. The group
+// starts elsewhere only after it was seen stopped (the ledger checks that), and not by the lapse of a lease (attack B2).
+func TestTwoNodesIsolatedStopsSlowly(t *testing.T) {
+	for _, fence := range []bool{false, true} {
+		inBubble(t, options{nodes: 2, fence: fence}, func(r *rig) {
+			host := r.host()
+			loser := map[string]string{"n1": "n2", "n2": "n1"}[host]
+			group := map[string]string{"n1": "g1", "n2": "g2"}[loser]
+			boots, incarnation, began := r.machines[loser].boots, r.incarnation(loser), time.Now()
+			remove := r.snag(&snag{node: loser, op: "stop", delay: 12 * time.Second}, 1)
+			r.lan.Cut("n1", "n2")
+			r.await(40*time.Second, "the host of the voter serves everything", func() bool {
+				return r.holder("g1") == host && r.holder("g2") == host
+			})
+			if took := time.Since(began); took < 12*time.Second {
+				t.Errorf("group %s is on %s after %v, and its stop on %s takes 12s", group, host, took, loser)
+			}
+			if m := r.machines[loser]; !m.isOn() || m.boots != boots || r.shots.Load() != 0 {
+				t.Errorf("fence %v: %s was reset (%s), %d shots", fence, loser, m.why, r.shots.Load())
+			}
+			remove()
+			r.lan.Heal()
+			r.recover(time.Minute)
+			if now := r.incarnation(loser); now != incarnation {
+				t.Errorf("fence %v: %s has come back as incarnation %d, and was %d", fence, loser, now, incarnation)
+			}
+		})
+	}
+}
+
+// The node that is cut off dies in the midst of handing over: its heartbeat ends with it, and its lease or the fence device decides.
+func TestTwoNodesIsolatedDies(t *testing.T) {
+	inBubble(t, options{nodes: 2}, func(r *rig) {
+		host := r.host()
+		loser := map[string]string{"n1": "n2", "n2": "n1"}[host]
+		remove := r.snag(&snag{node: loser, op: "stop", delay: time.Minute}, 0)
+		r.lan.Cut("n1", "n2")
+		r.await(10*time.Second, host+" shows it isolated", func() bool {
+			s := r.machines[host].agent().Status()
+			n := s.Node(loser)
+			return n != nil && n.State == api.NodeIsolated
+		})
+		time.Sleep(3 * time.Second)
+		r.machines[loser].crash()
+		remove()
+		r.await(20*time.Second, "the host of the voter serves everything", func() bool {
+			return r.holder("g1") == host && r.holder("g2") == host
+		})
+		r.lan.Heal()
+		r.machines[loser].boot()
+		r.recover(time.Minute)
+	})
+}
+
 // The same, and the agent that is cut off does not reach the volume either: it is lost, and its lease runs out.
 func TestTwoNodesBlindAndCutOff(t *testing.T) {
 	inBubble(t, options{nodes: 2}, func(r *rig) {
