@@ -401,16 +401,18 @@ func (m *member) ownBeat() (repository.Beat, bool) {
 }
 
 // diskPace says how closely the volume is watched. A node is looked at from a third of Silence on, so that its heartbeat is known
-// when the detector asks; a healthy cluster is never that silent.
+// when the detector asks; a healthy cluster is never that silent. One that has long shown nothing anywhere is looked at as rarely as
+// all others.
 func (m *member) diskPace(t repository.Timings) diskPace {
 	p := m.params()
 	out := diskPace{beat: min(t.Beat, p.Silence/3), poll: min(diskPoll, p.MaxAge/5)}
 	now, limit := m.clock.Now(), p.Silence/3
 	if m.cutOff() {
-		out.watch, out.post = true, true
+		out.watch, out.post = true, m.postmaster() != ""
 		return out
 	}
-	if m.leading() == nil {
+	led := m.leading()
+	if led == nil {
 		ago, ok := m.raft.LastContact()
 		out.watch = !ok || ago > limit || m.leaderNode() == ""
 		return out
@@ -424,8 +426,13 @@ func (m *member) diskPace(t repository.Timings) diskPace {
 		m.detMu.Lock()
 		silent, ok := m.det.Silent(name, now)
 		m.detMu.Unlock()
-		out.watch = out.watch || !ok || silent > limit
-		out.post = out.post || n.Lost != nil
+		if !ok { // not heard at all: since this node leads
+			silent = now.Sub(led.since)
+		}
+		b, seen := m.disk.beatOf(name)
+		there := seen && now.Sub(b.at) < 3*diskRest
+		out.watch = out.watch || silent > limit && (there || silent < 10*p.Silence)
+		out.post = out.post || there && n.Lost != nil
 	}
 	return out
 }

@@ -217,6 +217,26 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
+// The disk is no network: a node that only its disk heartbeat shows is silent for all who ask whether it can be talked to, and one that
+// does not lead calls nobody alive for it.
+func TestDiskIsNoNetwork(t *testing.T) {
+	p, _ := params(t, "default")
+	l := newLoop(p, "n2")
+	l.observe(at(0), "n2", PathRaft)
+	for d := time.Duration(0); d <= 5*time.Second; d += 200 * ms {
+		l.observe(at(d), "n2", PathDisk)
+	}
+	if silent, ok := l.d.Silent("n2", at(5*time.Second)); !ok || silent != 5*time.Second {
+		t.Errorf("silent for %v, %v", silent, ok)
+	}
+	if v := l.d.Verdict("n2", at(5*time.Second)); v != Unknown {
+		t.Errorf("a node that does not lead says %v", v)
+	}
+	if !l.d.OnDisk("n2", at(5*time.Second)) || l.d.OnDisk("n2", at(7*time.Second)) || l.d.OnDisk("n9", at(5*time.Second)) {
+		t.Error("OnDisk is not that the disk heartbeat is fresh")
+	}
+}
+
 // A new leader need not wait a second time for the leader that crashed, and gives all others their time.
 func TestNewLeader(t *testing.T) {
 	p, _ := params(t, "default")

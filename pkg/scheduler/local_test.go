@@ -219,6 +219,48 @@ func TestA7SoftReleaseIsFinished(t *testing.T) {
 	w.want("report a released", "disarm")
 }
 
+// Attack B2: a grant that came by the repository volume has what runs stopped, though the node cannot apply what the grant's list rests
+// on, and starts nothing; the promise and its report follow, and the deadman is disarmed. A grant by the networks ends that, and a
+// release that has begun is finished.
+func TestB2IsolatedHandsOver(t *testing.T) {
+	w := newLocalWorld(t)
+	gen := w.acquire("n1")
+	w.armed()
+	w.granted()
+	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w.set(LocalGroup{Started: gen, Seen: SeenRunning})
+	w.want()
+	w.view.Isolated = true
+	w.grant = &lease.Grant{Node: "n1", Incarnation: 1, Term: 2, Applied: w.s.Index + 10, Isolated: true, Hold: []lease.Held{{Group: "a", Generation: gen, Releasing: true}}}
+	w.want("stop a")
+	w.set(LocalGroup{Busy: Stopping, Leaving: true})
+	w.want()
+	w.set(LocalGroup{Seen: SeenStopped})
+	w.want("tombstone a")
+	w.set(LocalGroup{Seen: SeenStopped, Tombstone: gen})
+	w.want("report a released", "disarm")
+
+	w.set(LocalGroup{Seen: SeenRunning, Leaving: true})
+	w.view.Isolated = false
+	w.granted()
+	w.want("stop a")
+}
+
+// What the log gave to the node just before it was cut off is not started, and is given back.
+func TestB2IsolatedStartsNothing(t *testing.T) {
+	w := newLocalWorld(t)
+	gen := w.acquire("n1")
+	w.armed()
+	w.granted()
+	w.want("start a")
+	w.view.Isolated = true
+	w.want("tombstone a")
+	w.set(LocalGroup{Seen: SeenStopped, Tombstone: gen})
+	w.want("report a released", "disarm")
+	w.set(LocalGroup{Busy: Starting})
+	w.want("stop a")
+}
+
 // A release that failed and was then found stopped is over: the next generation starts, and is not given back at once.
 func TestEndedReleaseDoesNotStickToTheNextGeneration(t *testing.T) {
 	w := newLocalWorld(t)

@@ -1,0 +1,424 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/deadman"
+	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/repository"
+	"github.com/holdfast-ha/holdfast/pkg/repository/repositorytest"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+)
+
+const testVolumeCluster = "6b0d2c9e-7a54-4f0f-9d5e-0d6c1a2b3c4d"
+
+// bubbleClock is fake time as a machine's clock.
+type bubbleClock struct{ zero time.Time }
+
+func (c bubbleClock) Now() lease.Instant { return lease.Instant(time.Hour + time.Since(c.zero)) }
+
+// A diskNode is one node's disk with what it saw.
+type diskNode struct {
+	*disk
+	t      *testing.T
+	handle *repositorytest.Handle
+	stands atomic.Bool // its loop makes no progress
+	watch  bool
+	post   bool
+	seen   []string // "node@ms incarnation"
+	at     []lease.Instant
+	mail   []string // "from kind body"
+}
+
+func diskPair(t *testing.T) (a, b *diskNode, clock bubbleClock) {
+	t.Helper()
+	d := repositorytest.NewDisk(repository.MinLabSize)
+	var members []repository.Member
+	for _, n := range []string{"a", "b"} {
+		members = append(members, repository.Member{Name: n, Card: repositorytest.Authority(n).Card()})
+	}
+	timings := repository.TimingsFor(1500 * time.Millisecond)
+	if _, err := repository.Format(repository.FormatOptions{Device: d.Open(), Size: d.Size(), Cluster: testVolumeCluster, Node: "a",
+		Members: members, Authority: repositorytest.Authority("a"), Timings: timings, Lab: true}); err != nil {
+		t.Fatal(err)
+	}
+	clock = bubbleClock{time.Now()}
+	open := func(name string) *diskNode {
+		n := &diskNode{t: t, handle: d.Open(), watch: true}
+		vol, err := repository.Open(repository.Options{Cluster: testVolumeCluster, Node: name, Authority: repositorytest.Authority(name),
+			Dir: t.TempDir(), Role: repository.RoleAgent, Device: n.handle, Size: d.Size()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { vol.Close() })
+		n.disk = newDisk(vol, name, clock, newOutbox(), diskHooks{
+			beat: func() (repository.Beat, bool) {
+				return repository.Beat{Incarnation: 7, Boot: name + "/1"}, !n.stands.Load()
+			},
+			pace: func(repository.Timings) diskPace {
+				return diskPace{beat: 333 * time.Millisecond, poll: 100 * time.Millisecond, watch: n.watch, post: n.post}
+			},
+			seen: func(node string, b repository.Beat, at lease.Instant) {
+				n.seen, n.at = append(n.seen, fmt.Sprintf("%s %d %s", node, b.Incarnation, b.Boot)), append(n.at, at)
+			},
+			letter: func(from string, l repository.Letter) {
+				n.mail = append(n.mail, fmt.Sprintf("%s %d %s", from, l.Kind, l.Body))
+			},
+		})
+		return n
+	}
+	return open("a"), open("b"), clock
+}
+
+// run has the nodes look in turn for a while.
+func run(t *testing.T, d time.Duration, nodes ...*diskNode) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for _, n := range nodes {
+			if err := n.look(); err != nil {
+				t.Fatalf("%s: %v", n.name, err)
+			}
+		}
+	}
+}
+
+// A heartbeat is taken to be as old as it can be: of a node that has died none is dated after its death, though it is read later.
+// Dated by the moment of the look it would keep a dead node alive for as long as the pause between two looks.
+func TestDiskHeartbeatsAreNotDatedTooNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, clock := diskPair(t)
+		run(t, 3*time.Second, a, b)
+		if len(b.seen) < 6 || b.seen[0] != "a 7 a/1" {
+			t.Fatalf("seen: %q", b.seen)
+		}
+		now := clock.Now()
+		if age := now.Sub(b.at[len(b.at)-1]); age > 700*time.Millisecond {
+			t.Errorf("the newest heartbeat of a living node is %v old", age)
+		}
+		b.watch = false // it looks once a second now
+		run(t, 1500*time.Millisecond, a, b)
+		died := clock.Now()
+		run(t, 5*time.Second, b)
+		if last := b.at[len(b.at)-1]; last > died {
+			t.Errorf("a heartbeat is dated %v after the death of its writer", last.Sub(died))
+		}
+		count := len(b.seen)
+		b.watch = true
+		run(t, 5*time.Second, b)
+		if len(b.seen) != count {
+			t.Errorf("a dead node was seen: %q", b.seen[count:])
+		}
+	})
+}
+
+// A daemon whose loop stands writes no heartbeat: it is to be lost, not isolated.
+func TestDiskHeartbeatNeedsTheLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _ := diskPair(t)
+		run(t, 2*time.Second, a, b)
+		a.stands.Store(true)
+		run(t, time.Second, a, b)
+		count := len(b.seen)
+		run(t, 5*time.Second, a, b)
+		if len(b.seen) != count {
+			t.Errorf("%d heartbeats of a loop that stands", len(b.seen)-count)
+		}
+	})
+}
+
+// Mail comes once, the newest of each subject; and it is found by the heartbeat when nobody polls for it.
+func TestDiskMail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _ := diskPair(t)
+		letter := func(body string) repository.Letter {
+			return repository.Letter{Kind: repository.LetterRequest, Body: []byte(body)}
+		}
+		a.out.put("b", "x", letter("one"))
+		a.out.put("b", "x", letter("two"))
+		a.out.put("b", "y", letter("three"))
+		run(t, 2*time.Second, a, b)
+		if want := []string{"a 1 two", "a 1 three"}; !slices.Equal(b.mail, want) {
+			t.Errorf("mail: %q, want %q", b.mail, want)
+		}
+		a.out.drop("b", "y")
+		a.out.put("b", "x", letter("four"))
+		b.post = true
+		run(t, time.Second, a, b)
+		if want := []string{"a 1 two", "a 1 three", "a 1 four"}; !slices.Equal(b.mail, want) {
+			t.Errorf("mail: %q, want %q", b.mail, want)
+		}
+		if len(a.mail) != 0 {
+			t.Errorf("mail to another: %q", a.mail)
+		}
+	})
+}
+
+// What finds no room waits, and does not keep the rest from being sent.
+func TestOutboxIsBounded(t *testing.T) {
+	o := newOutbox()
+	big := repository.Letter{Kind: repository.LetterReport, Body: []byte(strings.Repeat("x", repository.MaxMail-100))}
+	o.put("b", "1 request", repository.Letter{Kind: repository.LetterRequest, Body: []byte("r")})
+	o.put("b", "2 report g1", big)
+	o.put("b", "2 report g2", big)
+	due := o.due()
+	if len(due) != 1 || len(due[0].letters) != 2 || due[0].letters[0].Kind != repository.LetterRequest {
+		t.Fatalf("due: %d envelopes", len(due))
+	}
+	o.wrote(due[0])
+	if len(o.due()) != 0 {
+		t.Error("written mail is due again")
+	}
+	o.put("b", "3", big)
+	late := o.due()[0]
+	o.put("b", "1 request", repository.Letter{Kind: repository.LetterRequest, Body: []byte("s")})
+	o.wrote(late) // what was put meanwhile is still due
+	if len(o.due()) != 1 {
+		t.Error("a letter was lost while another was written")
+	}
+}
+
+// A disk that does not answer holds a look up for no longer than some T_io, and everything works again when it answers.
+func TestDiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, clock := diskPair(t)
+		run(t, 2*time.Second, a, b)
+		gate := make(chan struct{})
+		b.handle.Before = func(bool, int64, int) error { <-gate; return nil }
+		began := clock.Now()
+		if err := b.look(); !errors.Is(err, repository.ErrHung) {
+			t.Errorf("a look at a disk that hangs: %v", err)
+		}
+		if took := clock.Now().Sub(began); took > 3*b.vol.Timings().IO {
+			t.Errorf("the look took %v, T_io is %v", took, b.vol.Timings().IO)
+		}
+		close(gate)
+		b.handle.Before = nil
+		synctest.Wait()
+		count := len(b.seen)
+		run(t, 2*time.Second, a, b)
+		if len(b.seen) == count {
+			t.Error("nothing is seen after the disk answered again")
+		}
+	})
+}
+
+// resettable is a deadman of which only a reset is asked.
+type resettable struct {
+	Deadman
+	resets atomic.Int32
+}
+
+func (r *resettable) Info() deadman.Info { return deadman.Info{} } // no mode: no note is written
+func (r *resettable) Reset() error       { r.resets.Add(1); return nil }
+
+// Poison resets the incarnation that it names and no other: mail lies there for the next boot, and the next life, to read.
+func TestPoisonNamesItsIncarnation(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		p      poisonLetter
+		resets int32
+	}{
+		{"this one", poisonLetter{"n1", 4, "b1/l1", "dead"}, 1},
+		{"an older incarnation", poisonLetter{"n1", 3, "b1/l1", "dead"}, 0},
+		{"an older boot", poisonLetter{"n1", 4, "b0/l1", "dead"}, 0},
+		{"an older life", poisonLetter{"n1", 4, "b1/l0", "dead"}, 0},
+		{"another node", poisonLetter{"n2", 4, "b1/l1", "dead"}, 0},
+		{"no incarnation", poisonLetter{"n1", 0, "b1/l1", "dead"}, 0},
+	} {
+		dm := &resettable{}
+		m := &member{a: &Agent{}, opt: &Options{}, name: "n1", bootID: "b1", clock: testClock{}, log: testLog(), mail: newMailbox()}
+		m.life.Store("l1")
+		m.loop.ctx, m.loop.node.dm, m.loop.node.incarnation = t.Context(), dm, 4
+		body, err := json.Marshal(c.p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.gotLetter(t.Context(), "n2", repository.Letter{Kind: repository.LetterPoison, Body: body})
+		for _, e := range m.mail.take() {
+			m.handle(e)
+		}
+		m.work.Wait()
+		if got := dm.resets.Load(); got != c.resets {
+			t.Errorf("%s: %d resets, want %d", c.what, got, c.resets)
+		}
+	}
+	// A node that does not know its number yet is not meant by anything.
+	dm := &resettable{}
+	m := &member{a: &Agent{}, opt: &Options{}, name: "n1", bootID: "b1", clock: testClock{}, log: testLog(), mail: newMailbox()}
+	m.life.Store("l1")
+	m.loop.ctx, m.loop.node.dm = t.Context(), dm
+	m.gotPoison(poisoned{"n2", poisonLetter{"n1", 0, "b1/l1", "dead"}})
+	m.work.Wait()
+	if dm.resets.Load() != 0 {
+		t.Error("a node without a number was reset")
+	}
+}
+
+// isolatedView is a log in which n2, incarnation 1, is silent.
+func isolatedView(t *testing.T, lost bool) *state.State {
+	t.Helper()
+	view, at := state.New(), time.Unix(0, 0)
+	do := func(c state.Command) {
+		t.Helper()
+		c.At = at
+		var r state.Result
+		if view, r = state.Apply(view, state.Entry{Index: view.Index + 1, Term: 1, Command: &c}); r.Refused != "" {
+			t.Fatal(r.Refused)
+		}
+	}
+	do(state.Command{Create: &state.Create{ClusterID: "c", Definition: testDefinition(t)}})
+	do(state.Command{NodeBoot: &state.NodeBoot{Node: "n2", BootID: "b", Life: "l", AllStopped: true}})
+	if lost {
+		do(state.Command{NodeLost: &state.NodeLost{Node: "n2", Incarnation: 1, Sentence: "isolated"}})
+	}
+	return view
+}
+
+// Only a node that the log calls silent, and that the detector calls isolated, may be granted by mail; and a heartbeat of another boot
+// or life makes no node isolated.
+func TestWhoIsIsolated(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		lost bool
+		boot string
+		want bool
+	}{
+		{"isolated", true, "b/l", true},
+		{"the log does not say so", false, "b/l", false},
+		{"the heartbeat is of another boot", true, "b0/l", false},
+		{"the heartbeat is of another life", true, "b/l0", false},
+		{"no heartbeat", true, "", false},
+	} {
+		view := isolatedView(t, c.lost)
+		m, _ := leadingMember(t, view)
+		m.disk.init(m.clock.Now())
+		now := m.clock.Now()
+		m.det = detector.New(detector.ParamsFor(m.params()), now.Add(-time.Minute))
+		m.det.Watch([]string{"n2"}, now.Add(-time.Minute))
+		m.det.Lead("", now.Add(-time.Minute))
+		if c.boot != "" {
+			m.sawBeat("n2", repository.Beat{Incarnation: 1, Boot: c.boot}, now.Add(-100*time.Millisecond))
+		}
+		if got := m.isolated(view, "n2"); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
+// A node that was isolated and is dead, and still says that it holds something, is told once to reset; one that holds nothing is not.
+func TestPoisonIsWrittenToTheDead(t *testing.T) {
+	view := isolatedView(t, true)
+	var r state.Result
+	view, r = state.Apply(view, state.Entry{Index: view.Index + 1, Term: 1, Command: &state.Command{At: time.Unix(0, 0),
+		Proof: &state.Proof{Node: "n2", Incarnation: 1, Kind: state.ProofNeverArmed, Sentence: "for the test"}}})
+	if r.Refused != "" {
+		t.Fatal(r.Refused)
+	}
+	m, _ := leadingMember(t, view)
+	m.disk.init(m.clock.Now())
+	beat := repository.Beat{Incarnation: 1, Boot: "b/l"}
+	m.sawBeat("n2", beat, 1)
+	if len(m.disk.out.due()) != 0 {
+		t.Error("a node that holds nothing is told to reset")
+	}
+	beat.Held = []repository.Held{{Group: "g", Generation: 3}}
+	other := beat
+	other.Boot = "b2/l"
+	m.sawBeat("n2", other, 2)
+	if len(m.disk.out.due()) != 0 {
+		t.Error("the next boot is told to reset")
+	}
+	m.sawBeat("n2", beat, 3)
+	m.sawBeat("n2", beat, 4)
+	due := m.disk.out.due()
+	if len(due) != 1 || due[0].to != "n2" || due[0].version != 1 || due[0].letters[0].Kind != repository.LetterPoison {
+		t.Errorf("due: %+v", due)
+	}
+}
+
+// takesGrants is a deadman that keeps what it was given.
+type takesGrants struct {
+	Deadman
+	got chan lease.Nonce
+}
+
+func (d *takesGrants) Grant(n lease.Nonce, _ string, _ lease.Instant, _ time.Duration) error {
+	d.got <- n
+	return nil
+}
+
+// A grant by mail is taken only if it answers the newest request, names its sender as the leader, and is one for stopping; once.
+func TestMailGrantAnswersTheRequest(t *testing.T) {
+	good := lease.Grant{Nonce: lease.Nonce{1}, Node: "n1", Leader: "n2", Isolated: true}
+	for what, change := range map[string]func(*lease.Grant){
+		"":                           func(*lease.Grant) {},
+		"an older request's":         func(g *lease.Grant) { g.Nonce = lease.Nonce{2} },
+		"another leader's":           func(g *lease.Grant) { g.Leader = "n3" },
+		"one for more than stopping": func(g *lease.Grant) { g.Isolated = false },
+		"another node's":             func(g *lease.Grant) { g.Node = "n3" },
+	} {
+		dm := &takesGrants{got: make(chan lease.Nonce, 4)}
+		m := &member{name: "n1", bootID: "b1", clock: testClock{}, log: testLog(), mail: newMailbox()}
+		m.disk.init(m.clock.Now())
+		m.disk.asked = &askedByMail{dm, deadman.Request{Nonce: lease.Nonce{1}, At: 5}}
+		g := good
+		change(&g)
+		body, err := json.Marshal(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			m.takeMailGrant("n2", body)
+			m.work.Wait()
+		}
+		want := 0
+		if what == "" {
+			want = 1
+		}
+		if len(dm.got) != want {
+			t.Errorf("%q: %d grants reached the deadman", what, len(dm.got))
+		}
+		if what == "" && m.disk.lastNet.Load() != int64(testClock{}.Now()) {
+			t.Error("a grant by mail counts as one over the networks")
+		}
+	}
+}
+
+// A report by mail must be of the sender's own group, and of nothing but a group.
+func TestMailReportIsOfItsSender(t *testing.T) {
+	view := isolatedView(t, true)
+	m, _ := leadingMember(t, view)
+	m.disk.init(m.clock.Now())
+	send := func(from string, c *state.Command) int {
+		b, err := c.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(mailReport{ID: "1", Command: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.serveMailReport(context.Background(), from, body)
+		return len(m.disk.answers[from])
+	}
+	report := &state.Command{Report: &state.Report{Node: "n2", Incarnation: 1, Group: "g", Generation: 1, Outcome: state.OutcomeReleased}}
+	if send("n3", report) != 0 {
+		t.Error("a report of another node's group was answered")
+	}
+	if send("n2", &state.Command{NodeLost: &state.NodeLost{Node: "n2", Incarnation: 1}}) != 0 {
+		t.Error("what is no report was answered")
+	}
+	if send("n2", report) != 1 {
+		t.Error("a report of what is not held any more is not answered: it would be repeated for ever")
+	}
+}
