@@ -14,9 +14,11 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
 	"github.com/holdfast-ha/holdfast/pkg/repository/repositorytest"
+	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
@@ -134,6 +136,54 @@ func TestDiskHeartbeatNeedsTheLoop(t *testing.T) {
 			t.Errorf("%d heartbeats of a loop that stands", len(b.seen)-count)
 		}
 	})
+}
+
+// What a member says of itself: nothing before its loop has said what it is, nothing while its loop stands, nothing once it ends; and
+// that it leads only while it does.
+func TestOwnBeat(t *testing.T) {
+	m, led := leadingMember(t, state.New())
+	m.disk.init(m.clock.Now())
+	silent := func(what string) {
+		t.Helper()
+		if b, ok := m.ownBeat(); ok {
+			t.Errorf("%s: %+v", what, b)
+		}
+	}
+	m.loopAt.Store(int64(m.clock.Now()))
+	silent("before the loop's first pass")
+	m.disk.facts.Store(&diskFacts{incarnation: 3, held: []repository.Held{{Group: "g", Generation: 1}}})
+	if b, ok := m.ownBeat(); !ok || b.Incarnation != 3 || b.Boot != "b1/l1" || len(b.Held) != 1 || b.Leads != 3 {
+		t.Errorf("a leader: %+v, %v", b, ok)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	led.ctx = ctx
+	if b, ok := m.ownBeat(); !ok || b.Leads != 0 {
+		t.Errorf("after its lead: %+v, %v", b, ok)
+	}
+	m.loopAt.Store(int64(m.clock.Now().Add(-progressLimit)))
+	silent("its loop stands")
+	m.loopAt.Store(int64(m.clock.Now()))
+	m.closing.Store(true)
+	silent("it ends")
+}
+
+// What is held is what runs, is being started or stopped, or cannot be said to be stopped.
+func TestShownHeld(t *testing.T) {
+	n := ownState{groups: map[string]*groupState{
+		"a-running":  {known: scheduler.LocalGroup{Started: 4}, status: executor.Running, seenAt: 1},
+		"b-starting": {job: jobStart, generation: 5},
+		"c-stopping": {job: jobStop, generation: 6},
+		"d-unclear":  {status: executor.Unknown, seenAt: 1, generation: 7},
+		"e-stopped":  {status: executor.Stopped, seenAt: 1, generation: 8},
+		"f-unseen":   {status: executor.Unknown},
+		"g-probing":  {job: jobProbe, status: executor.Stopped, seenAt: 1},
+	}}
+	want := []repository.Held{{Group: "a-running", Generation: 4}, {Group: "b-starting", Generation: 5}, {Group: "c-stopping", Generation: 6},
+		{Group: "d-unclear", Generation: 7}}
+	if got := n.shownHeld(); !slices.Equal(got, want) {
+		t.Errorf("held: %+v", got)
+	}
 }
 
 // Mail comes once, the newest of each subject; and it is found by the heartbeat when nobody polls for it.
@@ -309,8 +359,12 @@ func TestWhoIsIsolated(t *testing.T) {
 		if c.boot != "" {
 			m.sawBeat("n2", repository.Beat{Incarnation: 1, Boot: c.boot}, now.Add(-100*time.Millisecond))
 		}
-		if got := m.isolated(view, "n2"); got != c.want {
+		g := &lease.Grant{Node: "n2", Next: time.Second, Hold: []lease.Held{{Group: "a", Generation: 1}, {Group: "b", Generation: 2, Releasing: true}}}
+		if got := m.forMail(view, g); got != c.want {
 			t.Errorf("%s: %v", c.what, got)
+		}
+		if g.Isolated != c.want || c.want && (g.Next != 0 || !g.Hold[0].Releasing || !g.Hold[1].Releasing) {
+			t.Errorf("%s: %+v", c.what, g)
 		}
 	}
 }

@@ -241,18 +241,15 @@ func (m *member) grant(ctx context.Context, from string, req lease.Request, mail
 	if !lead.book.MayGrant(s) {
 		return leaseAnswer{Wait: "a proof of the node's death is being committed"}
 	}
-	if mail && !m.isolated(view, from) {
-		return leaseAnswer{Wait: "node " + from + " is not known to be isolated"}
-	}
 	now := m.clock.Now()
-	lead.book.Granted(s, now)
 	g := &lease.Grant{
 		Nonce: req.Nonce, Node: req.Node, Incarnation: s.Incarnation, Leader: m.name, Term: lead.term, Applied: view.Index,
 		LeaderBoot: m.bootID, LeaderTime: now, Hold: view.Holds(req.Node, s.Incarnation), Next: m.nextSlot(now),
 	}
-	if mail {
-		g.Isolated, g.Next, g.Hold = true, 0, onlyStop(g.Hold)
+	if mail && !m.forMail(view, g) {
+		return leaseAnswer{Wait: "node " + from + " is not known to be isolated"}
 	}
+	lead.book.Granted(s, now)
 	return leaseAnswer{Grant: g}
 }
 

@@ -319,12 +319,16 @@ func (m *member) poison(node string, n *state.Node, b repository.Beat) {
 	m.disk.out.put(node, subjectPoison, repository.Letter{Kind: repository.LetterPoison, Body: body})
 }
 
-// onlyStop makes a list one of groups that may only be stopped.
-func onlyStop(list []lease.Held) []lease.Held {
-	for i := range list {
-		list[i].Releasing = true
+// forMail makes a grant one that may go by mail: all that it lists may only be stopped. It reports false if the node is to have none.
+func (m *member) forMail(view *state.State, g *lease.Grant) bool {
+	if !m.isolated(view, g.Node) {
+		return false
 	}
-	return list
+	g.Isolated, g.Next = true, 0
+	for i := range g.Hold {
+		g.Hold[i].Releasing = true
+	}
+	return true
 }
 
 // cutOffGrant reports whether the newest grant came by mail: this node hands over what it holds.

@@ -58,7 +58,8 @@ func (m *member) localNow(now lease.Instant) *local {
 		loc.warnings = append(loc.warnings, "the deadman cannot be reached: this node can hold no group")
 	}
 	if n.cutOffGrant() {
-		loc.warnings = append(loc.warnings, "the networks do not reach this node: its lease is renewed by the repository volume, and it hands over what it holds")
+		loc.warnings = append(loc.warnings,
+			"the networks do not reach this node: its lease is renewed by the repository volume, and it hands over what it holds")
 	}
 	for _, g := range n.groups {
 		if g.watch != nil {
