@@ -80,6 +80,7 @@ type options struct {
 	settings string // further lines of the definition's settings
 	more     string // further lines of the definition
 	seed     uint64
+	volume   bool // a repository volume for more than two nodes, too
 }
 
 // inBubble runs a test of a cluster in fake time. A cluster that is made by newRig is closed, and its checkers asked, at the end.
@@ -130,10 +131,10 @@ func newRig(t testing.TB, o options) *rig {
 		r.machines[name] = &machine{r: r, name: name, host: r.lan.Host(name), dir: filepath.Join(dir, name)}
 		r.machines[name].host.PowerOff()
 	}
-	if o.nodes == 2 {
+	if o.nodes == 2 || o.volume {
 		r.disk = repositorytest.NewDisk(repository.MinLabSize)
 		r.options.more += "repositories:\n  - {name: repo, device: /dev/repo}\n"
-		if o.groups == nil {
+		if o.groups == nil && o.nodes == 2 {
 			o.groups = []string{"g1 n1 n2", "g2 n2 n1"}
 			r.options.groups = o.groups
 		}
