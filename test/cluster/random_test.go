@@ -51,6 +51,45 @@ func TestRandomFaults(t *testing.T) {
 	}
 }
 
+// The same with a repository volume, for two nodes and for three: whoever is cut off, is cut off from the networks only, and hands over by
+// the mailbox; or its agent does not reach the volume either.
+func TestRandomFaultsWithVolume(t *testing.T) {
+	seeds := []uint64{11, 12, 13, 14}
+	if *seed != 0 {
+		seeds = []uint64{*seed}
+	}
+	n := 16
+	if *rounds != 0 {
+		n = *rounds
+	}
+	for _, s := range seeds {
+		o := options{seed: s, fence: s%4 == 0, volume: true, nodes: 2 + int(s%2)}
+		t.Run(fmt.Sprintf("seed %d", s), func(t *testing.T) {
+			inBubble(t, o, func(r *rig) {
+				began, faults, longest := time.Now(), 0, time.Duration(0)
+				for faults < n {
+					for range 1 + r.random(3) {
+						blind := r.machines[r.names[r.random(len(r.names))]]
+						blind.blind.Store(r.random(3) == 0)
+						r.fault()
+						faults++
+						time.Sleep(time.Duration(r.random(6000)) * time.Millisecond)
+						if r.random(2) == 0 {
+							r.tend()
+						}
+						blind.blind.Store(false)
+					}
+					healed := time.Now()
+					r.recover(90 * time.Second)
+					longest = max(longest, time.Since(healed))
+				}
+				t.Logf("seed %d: %d faults, %d resources taken, %v of fake time, longest recovery %v", s, faults, r.ledger.takings,
+					time.Since(began).Round(time.Second), longest)
+			})
+		})
+	}
+}
+
 // One fault at a time, of any kind: no group is away for longer than the bound (P4).
 func TestSingleFaults(t *testing.T) {
 	seeds := []uint64{41, 42}

@@ -119,7 +119,8 @@ func TestTwoNodesCrash(t *testing.T) {
 	}
 }
 
-// The network between the nodes is cut while both see the volume: exactly one goes on, the one that hosts the voter.
+// The network between the nodes is cut while both see the volume: exactly one goes on, the one that hosts the voter. The other
+// is isolated: it hands over in order, and is not reset.
 func TestTwoNodesCutApart(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -138,14 +139,18 @@ func TestTwoNodesCutApart(t *testing.T) {
 			since, before := w.lastEvent(), len(w.holders())
 			boots := w.boots(nodes["other"])
 			check(t, w.Cut(w.ctx(), nodes[c.cut], "", lab.Both))
-			w.await("the other node's death is proven", func() string {
+			w.await("the other node is isolated", func() string {
 				st, err := w.status(host)
-				if err != nil || st.Cluster.Stale() || st.Node(nodes["other"]) == nil || st.Node(nodes["other"]).State != api.NodeDead {
+				if err != nil || st.Cluster.Stale() || st.Node(nodes["other"]) == nil || st.Node(nodes["other"]).State != api.NodeIsolated {
 					return "not yet"
 				}
 				return ""
 			})
 			w.onlineOn(group, host)
+			time.Sleep(5 * time.Second) // longer than any lease of this profile: it is renewed by the volume
+			if now := w.boots(nodes["other"]); now != boots {
+				t.Errorf("the isolated node was reset: boots before %d, now %d", boots, now)
+			}
 			check(t, w.Heal(w.ctx(), nodes[c.cut]))
 			w.whole()
 			if on := w.online(group); on != host {
