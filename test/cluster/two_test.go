@@ -360,6 +360,45 @@ func TestTwoNodesIsolatedDies(t *testing.T) {
 	})
 }
 
+// The operator says that the isolated node is down, and is wrong: it is still stopping. It learns so by the volume, where it says what it
+// holds, and resets at once, long before its lease would have run out. (The starts on the other node are held up: nothing can make the
+// operator's word true for the moment in between.) After its boot the letter still lies there, and is about an earlier incarnation.
+func TestTwoNodesPoison(t *testing.T) {
+	inBubble(t, options{nodes: 2, profile: "careful"}, func(r *rig) {
+		host := r.host()
+		loser := map[string]string{"n1": "n2", "n2": "n1"}[host]
+		stuck := r.snag(&snag{node: loser, op: "stop", delay: 10 * time.Minute}, 0)
+		late := r.snag(&snag{node: host, op: "start", delay: 5 * time.Second}, 0)
+		shows := func(state string) func() bool {
+			return func() bool {
+				s := r.machines[host].agent().Status()
+				n := s.Node(loser)
+				return n != nil && n.State == state
+			}
+		}
+		r.lan.Cut("n1", "n2")
+		r.await(20*time.Second, host+" shows it isolated", shows(api.NodeIsolated))
+		time.Sleep(10 * time.Second)
+		if !r.machines[loser].isOn() {
+			r.fatal("%s was reset: %s", loser, r.machines[loser].why)
+		}
+		if reply, err := r.machines[host].agent().Do(context.Background(), operator,
+			api.Request{ID: "test-request-down", Op: api.OpConfirmDown, Node: loser}); err != nil || reply.Refused != "" {
+			r.fatal("confirm: %v %s", err, reply.Refused)
+		}
+		r.await(4*time.Second, loser+" resets", func() bool { return !r.machines[loser].isOn() })
+		stuck()
+		late()
+		r.lan.Heal()
+		r.machines[loser].boot()
+		r.recover(time.Minute)
+		time.Sleep(10 * time.Second)
+		if !r.machines[loser].isOn() {
+			t.Errorf("%s was reset again, by a letter to the incarnation before: %s", loser, r.machines[loser].why)
+		}
+	})
+}
+
 // The same, and the agent that is cut off does not reach the volume either: it is lost, and its lease runs out.
 func TestTwoNodesBlindAndCutOff(t *testing.T) {
 	inBubble(t, options{nodes: 2}, func(r *rig) {
