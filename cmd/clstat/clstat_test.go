@@ -87,7 +87,7 @@ func TestPictures(t *testing.T) {
 }
 
 func TestEveryWordOfStates(t *testing.T) {
-	for state, want := range map[string]string{api.NodeNormal: "UP", api.NodeOffline: "DOWN", api.NodeSilent: api.Unknown, api.NodeDead: "DOWN",
+	for state, want := range map[string]string{api.NodeNormal: "UP", api.NodeOffline: "DOWN", api.NodeSilent: api.Unknown, api.NodeIsolated: api.Unknown, api.NodeDead: "DOWN",
 		api.NodeJoining: "JOINING", api.NodeQuarantined: "DOWN", api.NodeUnmanaged: "UP", "": api.Unknown, "SOMETHING NEW": api.Unknown} {
 		if got := nodeState(&api.Node{State: state}); got != want {
 			t.Errorf("node %q: %q, want %q", state, got, want)

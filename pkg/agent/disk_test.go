@@ -298,8 +298,8 @@ func TestPoisonNamesItsIncarnation(t *testing.T) {
 			m.handle(e)
 		}
 		m.work.Wait()
-		if got := dm.resets.Load(); got != c.resets {
-			t.Errorf("%s: %d resets, want %d", c.what, got, c.resets)
+		if got := dm.resets.Load(); got != c.resets || (m.loop.node.poisoned != "") != (c.resets > 0) {
+			t.Errorf("%s: %d resets, want %d; %q", c.what, got, c.resets, m.loop.node.poisoned)
 		}
 	}
 	// A node that does not know its number yet is not meant by anything.

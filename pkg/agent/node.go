@@ -51,6 +51,7 @@ type ownState struct {
 	renewedAt     lease.Instant
 	toldDead      uint64
 	gossipProfile string
+	poisoned      string        // why this incarnation was told to reset; empty: it was not
 	resetAt       lease.Instant // when the deadman was last asked for a reset
 	note          string        // of a reset that may come, as it lies on the disk; empty: none
 	noting        bool          // it is being written or removed

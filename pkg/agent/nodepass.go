@@ -13,6 +13,9 @@ import (
 // nodePass is one pass of this node's own side: it shows scheduler.Local what the node knows, and does what it says.
 func (m *member) nodePass(view *state.State, now lease.Instant) {
 	n := &m.loop.node
+	if n.poisoned != "" {
+		m.resetNode(n.poisoned) // again, if the deadman could not be reached
+	}
 	if !n.recovered {
 		return // nothing may be probed, reported or done before the orphans are ended (attack A8)
 	}
@@ -253,7 +256,7 @@ func (m *member) beginNewLife(reason string) {
 		m.a.fail(err)
 		return
 	}
-	n.incarnation, n.unknown, n.grant = 0, false, nil
+	n.incarnation, n.unknown, n.grant, n.poisoned = 0, false, nil, ""
 	for _, g := range n.groups {
 		g.known = scheduler.LocalGroup{}
 	}

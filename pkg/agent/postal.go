@@ -209,7 +209,8 @@ func (m *member) gotPoison(p poisoned) {
 		m.log.Debug("poison for another incarnation is left alone", "from", p.from, "incarnation", p.Incarnation, "own", n.incarnation)
 		return
 	}
-	m.resetNode(fmt.Sprintf("node %s says by the repository volume that incarnation %d is dead: %s", p.from, p.Incarnation, p.Why))
+	n.poisoned = fmt.Sprintf("node %s says by the repository volume that incarnation %d is dead: %s", p.from, p.Incarnation, p.Why)
+	m.resetNode(n.poisoned)
 }
 
 // The leader's side.

@@ -64,6 +64,7 @@ type machine struct {
 	deads  []*deadmantest.Deadman
 
 	blind     atomic.Bool // its agent does not reach the repository volume
+	mute      atomic.Bool // its agent reaches the volume, but not the mail on it
 	automount string      // a file system that the next boot activates by itself
 }
 

@@ -106,11 +106,11 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 		return nil, errEnded
 	}
 	h := p.m.r.disk.Open()
-	h.Before = func(bool, int64, int) error {
+	h.Before = func(_ bool, off int64, _ int) error {
 		if p.ended.Load() {
 			return errEnded
 		}
-		if p.m.blind.Load() {
+		if p.m.blind.Load() || p.m.mute.Load() && off >= mailFrom && off < mailEnd {
 			return errBlind
 		}
 		return nil
@@ -118,6 +118,12 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 	o.Device, o.Size = h, p.m.r.disk.Size()
 	return repository.Open(o)
 }
+
+// Where the mailboxes lie on a volume for four nodes, which the smallest one is made for.
+const (
+	mailFrom = (1 + 4*4) * repository.BlockSize
+	mailEnd  = mailFrom + 4*4*repository.BlockSize
+)
 
 var errBlind = errors.New("this node's agent does not reach the disk")
 
@@ -396,6 +402,30 @@ func TestTwoNodesPoison(t *testing.T) {
 		if !r.machines[loser].isOn() {
 			t.Errorf("%s was reset again, by a letter to the incarnation before: %s", loser, r.machines[loser].why)
 		}
+	})
+}
+
+// The node that is cut off writes heartbeats and can neither read nor write mail: it takes no grants and reports nothing. It lets go at
+// L_soft, is not reset, and its heartbeat does not keep its groups from being served: after the patience its lease is proven to be over.
+func TestTwoNodesIsolatedWithoutMail(t *testing.T) {
+	inBubble(t, options{nodes: 2}, func(r *rig) {
+		host := r.host()
+		loser := map[string]string{"n1": "n2", "n2": "n1"}[host]
+		boots, began := r.machines[loser].boots, time.Now()
+		r.machines[loser].mute.Store(true)
+		r.lan.Cut("n1", "n2")
+		r.await(20*time.Second, "the host of the voter serves everything", func() bool {
+			return r.holder("g1") == host && r.holder("g2") == host
+		})
+		if took := time.Since(began); took < r.params.Soft {
+			t.Errorf("without a report the groups were free after %v", took)
+		}
+		if m := r.machines[loser]; !m.isOn() || m.boots != boots {
+			t.Errorf("%s was reset: %s", loser, m.why)
+		}
+		r.machines[loser].mute.Store(false)
+		r.lan.Heal()
+		r.recover(time.Minute)
 	})
 }
 
