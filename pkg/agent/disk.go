@@ -233,6 +233,8 @@ func (d *disk) index() int {
 
 // diskState is what the agent's goroutines share about the volume.
 type diskState struct {
+	changed chan struct{} // which volume is in use may have changed
+
 	out   *outbox
 	facts atomic.Pointer[diskFacts] // by the loop
 	// lastNet is when a grant last came over the networks; an Instant.
@@ -263,6 +265,7 @@ type diskBeat struct {
 
 func (s *diskState) init(now lease.Instant) {
 	s.out, s.beats, s.waiting = newOutbox(), map[string]diskBeat{}, map[string]chan mailAnswer{}
+	s.changed = make(chan struct{}, 1)
 	s.answers, s.poisoned = map[string][]mailAnswer{}, map[lease.Subject]bool{}
 	s.lastNet.Store(int64(now))
 }
@@ -288,9 +291,16 @@ func (m *member) keepDisk(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		pause := tendInterval
-		if want := m.wantedVolume(); want == nil {
+		want := m.wantedVolume()
+		if want == nil {
 			m.disk.trouble.Store(nil)
-		} else if vol, err := m.openDisk(ctx, want.Device, want.UUID); err != nil {
+			select { // a cluster without a volume is not woken for it
+			case <-ctx.Done():
+			case <-m.disk.changed:
+			}
+			continue
+		}
+		if vol, err := m.openDisk(ctx, want.Device, want.UUID); err != nil {
 			trouble(err)
 			pause = diskRetry
 		} else {

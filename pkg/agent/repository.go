@@ -167,11 +167,13 @@ func (m *member) keepVolume(view *state.State) {
 	m.repo.known.Store(&k)
 }
 
-// volumeMayHaveChanged lets keepVoter look.
+// volumeMayHaveChanged lets keepVoter and keepDisk look.
 func (m *member) volumeMayHaveChanged() {
-	select {
-	case m.repo.changed <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{m.repo.changed, m.disk.changed} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
