@@ -287,7 +287,9 @@ func (l *localPlan) held(name string, g LocalGroup, inst state.Instance) {
 		l.heal(name, g, inst)
 	case leaving || l.view.Soft && l.runsHere(g):
 		l.stop(name, g, inst, 0, "the lease was not renewed in time")
-	case l.view.Isolated && (l.runsHere(g) || g.Busy == Idle && g.Seen == SeenStopped):
+	case l.view.Isolated && (l.grant == nil || inst.Since <= l.grant.Applied) && (l.runsHere(g) || g.Busy == Idle && g.Seen == SeenStopped):
+		// Not what was given after that grant: this node is not cut off any more, or leads itself, and only has no newer grant yet. It
+		// would give it back as fast as it comes.
 		l.stop(name, g, inst, 0, "the networks do not reach this node: it hands over what it holds")
 	case missing || reached && onlyStop && inst.Since <= l.grant.Applied:
 		l.stop(name, g, inst, 0, "the newest grant does not list it")

@@ -246,6 +246,20 @@ func TestB2IsolatedHandsOver(t *testing.T) {
 	w.want("stop a")
 }
 
+// What is given to the node after the grant by the volume is not given back: the next grant is asked for. (A node that was isolated and
+// then leads gives itself its groups before its first grant; it would release and acquire them as fast as the log takes it.)
+func TestB2IsolationEndsWithWhatIsNewer(t *testing.T) {
+	w := newLocalWorld(t)
+	w.acquire("n1")
+	w.armed()
+	w.grant = &lease.Grant{Node: "n1", Incarnation: 1, Term: 1, Applied: w.s.Instance("a", "n1").Since - 1, Isolated: true}
+	w.view.Isolated, w.view.GrantArming = true, w.view.Arming
+	w.want("request-grant")
+	w.granted()
+	w.view.Isolated = false
+	w.want("start a")
+}
+
 // What the log gave to the node just before it was cut off is not started, and is given back.
 func TestB2IsolatedStartsNothing(t *testing.T) {
 	w := newLocalWorld(t)
