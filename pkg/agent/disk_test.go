@@ -286,8 +286,8 @@ func TestPoisonNamesItsIncarnation(t *testing.T) {
 		{"no incarnation", poisonLetter{"n1", 0, "b1/l1", "dead"}, 0},
 	} {
 		dm := &resettable{}
-		m := &member{a: &Agent{}, opt: &Options{}, name: "n1", bootID: "b1", clock: testClock{}, log: testLog(), mail: newMailbox()}
-		m.life.Store("l1")
+		m, _ := leadingMember(t, isolatedView(t, true))
+		m.a, m.opt = &Agent{}, &Options{}
 		m.loop.ctx, m.loop.node.dm, m.loop.node.incarnation = t.Context(), dm, 4
 		body, err := json.Marshal(c.p)
 		if err != nil {
@@ -311,6 +311,34 @@ func TestPoisonNamesItsIncarnation(t *testing.T) {
 	m.work.Wait()
 	if dm.resets.Load() != 0 {
 		t.Error("a node without a number was reset")
+	}
+}
+
+// A node that has let go of everything in time, and was called dead just then, is not reset by poison that its last heartbeats have
+// brought it; but if something runs there after all, it is.
+func TestPoisonSparesWhatHasLetGo(t *testing.T) {
+	dm := &resettable{}
+	view := isolatedView(t, true)
+	m, _ := leadingMember(t, view)
+	m.a, m.opt = &Agent{}, &Options{}
+	n := &m.loop.node
+	m.loop.ctx, n.dm, n.incarnation, n.groups = t.Context(), dm, 4, map[string]*groupState{}
+	for _, name := range view.GroupNames() {
+		n.groups[name] = &groupState{seenAt: 1, status: executor.Stopped}
+	}
+	if len(n.groups) == 0 {
+		t.Fatal("the test needs a group")
+	}
+	m.gotPoison(poisoned{"n2", poisonLetter{"n1", 4, "b1/l1", "dead"}})
+	m.work.Wait()
+	if dm.resets.Load() != 0 {
+		t.Error("a node on which nothing runs was reset")
+	}
+	n.groups[view.GroupNames()[0]].status = executor.Unknown
+	m.endPoisoned()
+	m.work.Wait()
+	if dm.resets.Load() != 1 {
+		t.Error("a dead node that may run something was not reset")
 	}
 }
 
@@ -386,6 +414,14 @@ func TestPoisonIsWrittenToTheDead(t *testing.T) {
 		t.Error("a node that holds nothing is told to reset")
 	}
 	beat.Held = []repository.Held{{Group: "g", Generation: 3}}
+	kept := *view // the log gives it the group still: it is UNMANAGED, and what died of a weak proof may run it
+	kept.Groups = map[string]*state.Group{"g": {Instances: map[string]*state.Instance{"n2": {State: state.Unmanaged, Held: true, Incarnation: 1, Generation: 3}}}}
+	m.fsm.newest.Store(&kept)
+	m.sawBeat("n2", beat, 2)
+	if len(m.disk.out.due()) != 0 {
+		t.Error("a node that runs only what the log still gives it is told to reset")
+	}
+	m.fsm.newest.Store(view)
 	other := beat
 	other.Boot = "b2/l"
 	m.sawBeat("n2", other, 2)

@@ -208,8 +208,8 @@ func (m *member) spared(led *leadership, view *state.State, s lease.Subject) str
 	if c := led.back[s.Node]; c != nil && c.key != bootKey(n.BootID, n.Life) && heard && now.Sub(c.since) < returnPatience {
 		return "node " + s.Node + " has come back and is being introduced"
 	}
-	if verdict == detector.Isolated && len(view.Holds(s.Node, s.Incarnation)) == 0 {
-		return "node " + s.Node + " is isolated, and has handed over all that it held"
+	if m.patientWith(led, view, s, now) {
+		return "node " + s.Node + " is isolated, and hands over what it holds"
 	}
 	if heard && verdict != detector.Lost && verdict != detector.Isolated {
 		return "an earlier leader called node " + s.Node + " silent, but it is heard"

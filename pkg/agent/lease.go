@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
@@ -108,7 +109,11 @@ func (m *member) takeGrant(dm Deadman, r deadman.Request, g *lease.Grant) {
 	}
 	now := m.clock.Now()
 	if err := dm.Grant(g.Nonce, g.LeaderBoot, g.LeaderTime, g.Next); err != nil {
-		m.log.Warn("the deadman did not take the grant", "error", err)
+		level := slog.LevelWarn
+		if g.Isolated { // the networks were faster, or it lay there too long: both are usual
+			level = slog.LevelDebug
+		}
+		m.log.Log(context.Background(), level, "the deadman did not take the grant", "error", err)
 		return
 	}
 	if !g.Isolated {

@@ -13,9 +13,7 @@ import (
 // nodePass is one pass of this node's own side: it shows scheduler.Local what the node knows, and does what it says.
 func (m *member) nodePass(view *state.State, now lease.Instant) {
 	n := &m.loop.node
-	if n.poisoned != "" {
-		m.resetNode(n.poisoned) // again, if the deadman could not be reached
-	}
+	m.endPoisoned()
 	if !n.recovered {
 		return // nothing may be probed, reported or done before the orphans are ended (attack A8)
 	}

@@ -409,7 +409,7 @@ func (m *member) submit(c *state.Command) {
 // report brings a fact of this node into the log through the leader.
 func (m *member) report(ctx context.Context, c *state.Command) (state.Result, error) {
 	c.By, c.At = m.name, m.wall()
-	if c.Report != nil && m.cutOff() && m.leading() == nil && m.postmaster() != "" {
+	if c.Report != nil && m.sendsByMail() {
 		return m.reportByMail(ctx, c)
 	}
 	leader, _ := m.raft.Leader()

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
+	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
@@ -210,7 +212,34 @@ func (m *member) gotPoison(p poisoned) {
 		return
 	}
 	n.poisoned = fmt.Sprintf("node %s says by the repository volume that incarnation %d is dead: %s", p.from, p.Incarnation, p.Why)
-	m.resetNode(n.poisoned)
+	m.endPoisoned()
+}
+
+// endPoisoned resets this node if it was told to, again and again until it is done, unless it has seen that nothing runs here any more:
+// it has let go in time then, and the heartbeat that brought the poison was older than that.
+func (m *member) endPoisoned() {
+	n := &m.loop.node
+	if n.poisoned == "" {
+		return
+	}
+	names := slices.Concat(m.view().GroupNames(), sortedKeys(n.groups))
+	runs := len(names) == 0 // this process knows nothing yet
+	for _, name := range names {
+		g := n.groups[name]
+		runs = runs || g == nil || g.known.Started != 0 || seenOf(g) != scheduler.SeenStopped
+	}
+	if runs {
+		m.resetNode(n.poisoned)
+	}
+}
+
+// sendsByMail reports whether a report of this node had best go by mail: no network brings it grants, nor the leader's log.
+func (m *member) sendsByMail() bool {
+	if !m.cutOff() || m.leading() != nil || m.postmaster() == "" {
+		return false
+	}
+	ago, ok := m.raft.LastContact()
+	return !ok || ago > m.params().Silence/2
 }
 
 // The leader's side.
@@ -273,7 +302,18 @@ const maxMailAnswers = 8
 
 // handsOver reports whether a silent node is to be left to hand its groups over by itself: its heartbeat on the volume goes on, and
 // it is granted by mail, or may still be. One that beats and takes no grants any more is given up when its lease ran out.
+//
+// What is UNMANAGED is not among what it holds under a lease: such a node is left alone for as long as its heartbeat goes on. What is
+// managed again without the node's knowing (state.Instance.Outside) is, and nobody knows whether the node will ever hand it over; as no
+// proof but a strong one frees it, waiting while the node is granted costs nothing that the operator's word could not end.
 func (m *member) handsOver(led *leadership, view *state.State, s lease.Subject, now lease.Instant) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return m.patientWith(led, view, s, now)
+}
+
+// patientWith is handsOver with led.mu held.
+func (m *member) patientWith(led *leadership, view *state.State, s lease.Subject, now lease.Instant) bool {
 	m.detMu.Lock()
 	fresh := m.det.OnDisk(s.Node, now)
 	m.detMu.Unlock()
@@ -283,8 +323,6 @@ func (m *member) handsOver(led *leadership, view *state.State, s lease.Subject, 
 	if len(view.Holds(s.Node, s.Incarnation)) == 0 {
 		return true // there is nothing to free
 	}
-	led.mu.Lock()
-	defer led.mu.Unlock()
 	t0 := led.book.T0(s)
 	return t0 == 0 || now.Sub(t0) < m.params().Hard
 }
@@ -301,10 +339,18 @@ func (m *member) isolated(view *state.State, node string) bool {
 	return m.det.Verdict(node, m.clock.Now()) == detector.Isolated
 }
 
-// poison tells a node whose incarnation is dead by proof, and which still says on the volume that it holds something, to reset
-// itself. Nothing rests on its being read.
+// poison tells a node whose incarnation is dead by proof, and which still says on the volume that it holds something of what the proof
+// has freed, to reset itself. Nothing rests on its being read.
 func (m *member) poison(node string, n *state.Node, b repository.Beat) {
-	if m.leading() == nil || n.Dead == nil || n.Incarnation != b.Incarnation || len(b.Held)+b.HeldMore == 0 {
+	if m.leading() == nil || n.Dead == nil || n.Incarnation != b.Incarnation {
+		return
+	}
+	freed := b.HeldMore > 0
+	for _, h := range b.Held { // what the log gives it still (UNMANAGED, where the proof was not one that ends that) may run on
+		i := m.view().Instance(h.Group, node)
+		freed = freed || !i.Held || i.Incarnation != n.Incarnation
+	}
+	if !freed {
 		return
 	}
 	body, err := json.Marshal(poisonLetter{Node: node, Incarnation: n.Incarnation, Boot: b.Boot, Why: n.Dead.Sentence})

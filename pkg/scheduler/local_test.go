@@ -260,6 +260,25 @@ func TestB2IsolationEndsWithWhatIsNewer(t *testing.T) {
 	w.want("start a")
 }
 
+// What is UNMANAGED as far as the node knows runs on, though the leader may know that it is managed again and lists it for stopping; once
+// the node knows so too it hands it over as the rest, without having armed for it.
+func TestB2IsolatedLeavesWhatIsUnmanaged(t *testing.T) {
+	w := newLocalWorld(t)
+	gen := w.acquire("n1")
+	w.armed()
+	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w.do(state.Command{UnmanageGroup: &state.UnmanageGroup{Group: "a"}})
+	w.view.Isolated = true
+	w.grant = &lease.Grant{Node: "n1", Incarnation: 1, Term: 2, Applied: w.s.Index + 10, Isolated: true, Hold: []lease.Held{{Group: "a", Generation: gen, Releasing: true}}}
+	w.set(LocalGroup{Seen: SeenRunning})
+	w.want("disarm")
+	w.do(state.Command{ManageGroup: &state.ManageGroup{Group: "a"}})
+	if !w.s.Instance("a", "n1").Outside {
+		t.Fatal("it is not outside the lease")
+	}
+	w.want("stop a")
+}
+
 // What the log gave to the node just before it was cut off is not started, and is given back.
 func TestB2IsolatedStartsNothing(t *testing.T) {
 	w := newLocalWorld(t)

@@ -283,6 +283,10 @@ func (t *tx) freed(d *cluster.ResourceGroup, node string, how freeing, sentence 
 		if how == freedByRelease && was.State != Unmanaged {
 			g.Intent = &Intent{Cause: CauseLease, From: node}
 		}
+		// An isolated node that hands over fails as one that dies does: the operator's placement there ends.
+		if n := t.s.Nodes[node]; how == freedByRelease && n != nil && n.Lost != nil && g.Override != nil && g.Override.Node == node {
+			g.Override = nil
+		}
 	}
 	if g.Offline {
 		g.Phase, g.Intent, g.Tried = PhaseParked, nil, nil

@@ -614,3 +614,26 @@ func TestUnreleased(t *testing.T) {
 	l.online("a", "n3")
 	want("online again", "")
 }
+
+// The operator's placement on a node ends when the node fails: by its death, or by handing over what it holds because no network reaches
+// it. A node that gives a group up while it is heard keeps its placement.
+func TestAPlacementEndsWithItsNode(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		l := newLog(t, three())
+		l.up("n1", "n2", "n3")
+		l.online("a", "n1")
+		l.ok(Command{MoveGroup: &MoveGroup{Group: "a", Node: "n2"}})
+		l.ok(l.report("a", "n1", OutcomeReleased))
+		l.online("a", "n2")
+		if o := l.s.Groups["a"].Override; o == nil || o.Node != "n2" {
+			t.Fatalf("the placement is %+v", o)
+		}
+		if lost {
+			l.ok(Command{NodeLost: &NodeLost{Node: "n2", Incarnation: 1, Sentence: "isolated"}})
+		}
+		l.ok(l.report("a", "n2", OutcomeReleased))
+		if o := l.s.Groups["a"].Override; (o == nil) != lost {
+			t.Errorf("silent %v: the placement is %+v", lost, o)
+		}
+	}
+}

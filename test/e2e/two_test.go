@@ -119,48 +119,169 @@ func TestTwoNodesCrash(t *testing.T) {
 	}
 }
 
+// gentleStop stops the application after as many seconds as the test asks for: a stop that outlasts the lease.
+const gentleStop = `sleep $(cat /shared/linger 2>/dev/null || echo 0)
+exec /holdfast/bin/cllab app stop --data /app/data --listen ` + target + `
+`
+
 // The network between the nodes is cut while both see the volume: exactly one goes on, the one that hosts the voter. The other
-// is isolated: it hands over in order, and is not reset.
+// is isolated: it hands over in order by the volume's mailbox, whether it led or not and however long its stop takes, and is neither
+// reset nor shot nor called dead.
 func TestTwoNodesCutApart(t *testing.T) {
 	long(t)
 	t.Parallel()
-	w := begin(t, setup{nodes: 2, profile: "fast"})
+	type split struct {
+		name      string
+		serves    string // host: the voter's host; other: the other one, which loses
+		leads     string // the same; empty: as it comes
+		cut       string // on whose side the network is cut
+		direction string
+		linger    int // seconds that the loser's stop takes
+	}
+	for _, c := range []struct {
+		profile string
+		fence   bool
+		splits  []split
+	}{
+		{"fast", false, []split{
+			{"the host serves", "host", "", "other", lab.Both, 0},
+			{"the loser serves and leads", "other", "other", "host", lab.Both, 0},
+			{"the loser serves, the host leads", "other", "host", "other", lab.Both, 5},
+			{"nothing reaches the loser", "other", "", "other", lab.In, 0},
+			{"nothing leaves the loser", "other", "", "other", lab.Out, 0},
+		}},
+		{"default", true, []split{
+			{"the loser serves and leads", "other", "other", "other", lab.Both, 0},
+			{"the loser serves, the host leads", "other", "host", "host", lab.Both, 9},
+		}},
+	} {
+		t.Run(fmt.Sprintf("%s, fence %v", c.profile, c.fence), func(t *testing.T) {
+			t.Parallel()
+			w := begin(t, setup{nodes: 2, profile: c.profile, fence: c.fence, stop: []string{"/bin/sh", "/shared/stop.sh"},
+				share: map[string]string{"stop.sh": gentleStop}})
+			w.ask()
+			for _, s := range c.splits {
+				t.Run(s.name, func(t *testing.T) {
+					w := w.sub(t)
+					w.whole()
+					w.linger(0)
+					switch s.leads {
+					case "host":
+						w.moveHost(w.leader())
+					case "other":
+						w.moveHost(w.other(w.leader()))
+					}
+					host := w.host()
+					nodes := map[string]string{"host": host, "other": w.other(host)}
+					w.place(nodes[s.serves])
+					w.linger(s.linger)
+					w.handsOver(nodes["other"], nodes[s.serves], nodes[s.cut], s.direction)
+				})
+			}
+			w.loserFirst()
+			if t.Failed() {
+				w.dump()
+			}
+		})
+	}
+}
+
+// linger makes each stop of the application take so many seconds, by gentleStop.
+func (w *world) linger(seconds int) {
+	w.t.Helper()
+	w.must("node1", "sh", "-c", fmt.Sprintf("echo %d >/shared/linger", seconds))
+}
+
+// Three nodes have a volume as well, though it has no vote there: the one that is cut off from both others hands over by it.
+func TestThreeNodesIsolated(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{profile: "fast", fence: true, stop: []string{"/bin/sh", "/shared/stop.sh"}, share: map[string]string{"stop.sh": gentleStop},
+		more: "repositories:\n  - {name: repo, device: " + volume + "}\n"})
 	w.ask()
-	for i, c := range []struct {
-		name        string
-		serves, cut string // host: the voter's host; other: the other one
-	}{{"the host serves", "host", "other"}, {"the other serves", "other", "host"}, {"the host serves, and is cut", "host", "host"}} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, leads := range []bool{true, false} {
+		t.Run(fmt.Sprintf("it leads %v", leads), func(t *testing.T) {
 			w := w.sub(t)
 			w.whole()
-			host := w.host()
-			nodes := map[string]string{"host": host, "other": w.other(host)}
-			w.place(nodes[c.serves])
-			since, before := w.lastEvent(), len(w.holders())
-			boots := w.boots(nodes["other"])
-			check(t, w.Cut(w.ctx(), nodes[c.cut], "", lab.Both))
-			w.await("the other node is isolated", func() string {
-				st, err := w.status(host)
-				if err != nil || st.Cluster.Stale() || st.Node(nodes["other"]) == nil || st.Node(nodes["other"]).State != api.NodeIsolated {
-					return "not yet"
-				}
-				return ""
-			})
-			w.onlineOn(group, host)
-			time.Sleep(5 * time.Second) // longer than any lease of this profile: it is renewed by the volume
-			if now := w.boots(nodes["other"]); now != boots {
-				t.Errorf("the isolated node was reset: boots before %d, now %d", boots, now)
+			w.linger(0)
+			victim := w.leader()
+			if !leads {
+				victim = w.other(victim)
 			}
-			check(t, w.Heal(w.ctx(), nodes[c.cut]))
-			w.whole()
-			if on := w.online(group); on != host {
-				t.Errorf("after the heal the group is on %s, was on %s", on, host)
-			}
-			t.Logf("case %d: boots of the loser before %d, after %d", i, boots, w.boots(nodes["other"]))
-			w.timelineFrom(since, before)
+			w.place(victim)
+			w.linger(4)
+			w.handsOver(victim, victim, victim, lab.Both)
 		})
 	}
 	w.loserFirst()
+	if t.Failed() {
+		w.dump()
+	}
+}
+
+// handsOver cuts the network on the side of one node, and checks that the loser is isolated, that the group is served by another node
+// after it, if it was the loser's, and that it was neither reset nor shot nor called dead; then it heals the network.
+func (w *world) handsOver(loser, serves, cut, direction string) {
+	w.t.Helper()
+	since, before := w.lastEvent(), len(w.holders())
+	boots, incarnation := w.boots(loser), w.incarnation(loser)
+	began := time.Now()
+	check(w.t, w.Cut(w.ctx(), cut, "", direction))
+	w.await(loser+" is isolated", func() string {
+		for _, n := range w.up() {
+			if n == loser {
+				continue
+			}
+			if st, err := w.status(n); err == nil && !st.Cluster.Stale() && st.Node(loser) != nil && st.Node(loser).State == api.NodeIsolated {
+				return ""
+			}
+		}
+		return "no other node says so"
+	})
+	next := serves
+	if serves == loser {
+		next = w.elsewhere(loser)
+	}
+	w.answersFrom(next)
+	for _, e := range w.holders()[before:] {
+		w.t.Logf("%.3f s after the cut: %s %s %s", e.Time.Sub(began).Seconds(), e.Node, e.Event, service)
+	}
+	time.Sleep(3500 * time.Millisecond) // longer than a lease of the fast profile: it is renewed by the volume, or there is none any more
+	if now := w.boots(loser); now != boots {
+		w.t.Errorf("%s was reset: boots before %d, now %d", loser, boots, now)
+	}
+	check(w.t, w.Heal(w.ctx(), cut))
+	w.whole()
+	if on := w.online(group); on != next {
+		w.t.Errorf("after the heal the group is on %s, was on %s", on, next)
+	}
+	w.answersFrom(next)
+	if now := w.boots(loser); now != boots {
+		w.t.Errorf("%s was reset: boots before %d, after the heal %d", loser, boots, now)
+	}
+	if now := w.incarnation(loser); now != incarnation {
+		w.t.Errorf("%s is incarnation %d after the heal, was %d", loser, now, incarnation)
+	}
+	for _, kind := range []string{"node_dead", "node_fence"} {
+		if e := w.find(since, kind, ""); e != nil {
+			w.t.Errorf("%s: %s", e.Kind, e.Sentence)
+		}
+	}
+	w.timelineFrom(since, before)
+}
+
+// incarnation is the newest number of a node's boot.
+func (w *world) incarnation(node string) uint64 {
+	w.t.Helper()
+	var out uint64
+	w.await("the incarnation of "+node+" is known", func() string {
+		if st := w.view(); st != nil && st.Node(node) != nil {
+			out = st.Node(node).Incarnation
+			return ""
+		}
+		return "no node knows a leader"
+	})
+	return out
 }
 
 // The volume is lost: nothing moves, whoever loses it, and the state says so.
