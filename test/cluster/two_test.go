@@ -77,10 +77,11 @@ func (p *process) startVoter(_ context.Context, o agent.VoterOptions) (agent.Vot
 	}
 	o.Open = func(ro repository.Options) (*repository.Volume, error) {
 		h := p.m.r.disk.Open()
-		h.Before = func(bool, int64, int) error {
+		h.Before = func(write bool, _ int64, _ int) error {
 			if v.dead.Load() || p.ended.Load() {
 				return errEnded
 			}
+			p.m.voterIO.add(write)
 			return nil
 		}
 		ro.Device, ro.Size = h, p.m.r.disk.Size()
@@ -106,10 +107,11 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 		return nil, errEnded
 	}
 	h := p.m.r.disk.Open()
-	h.Before = func(_ bool, off int64, _ int) error {
+	h.Before = func(write bool, off int64, _ int) error {
 		if p.ended.Load() {
 			return errEnded
 		}
+		p.m.agentIO.add(write)
 		if p.m.blind.Load() || p.m.mute.Load() && off >= mailFrom && off < mailEnd {
 			return errBlind
 		}
@@ -211,6 +213,44 @@ func TestTwoNodesCutApart(t *testing.T) {
 			r.await(30*time.Second, "all vote", r.allVote)
 		}
 	})
+}
+
+// An ioCount counts the accesses of a process to the volume.
+type ioCount struct{ reads, writes atomic.Int64 }
+
+func (c *ioCount) add(write bool) {
+	if write {
+		c.writes.Add(1)
+	} else {
+		c.reads.Add(1)
+	}
+}
+
+func (c *ioCount) take() (reads, writes int64) { return c.reads.Swap(0), c.writes.Swap(0) }
+
+// The volume of a cluster of two nodes in which nothing happens is asked rarely (attack B8): agents, and the voter with a real log.
+func TestB8DiskLoadOfTwoIdleNodes(t *testing.T) {
+	for profile, most := range map[string]float64{"default": 20, "fast": 40, "careful": 20} {
+		inBubble(t, options{nodes: 2, profile: profile}, func(r *rig) {
+			host := r.host()
+			time.Sleep(20 * time.Second)
+			for _, n := range r.names {
+				r.machines[n].agentIO.take()
+				r.machines[n].voterIO.take()
+			}
+			time.Sleep(time.Minute)
+			for _, n := range r.names {
+				ar, aw := r.machines[n].agentIO.take()
+				vr, vw := r.machines[n].voterIO.take()
+				all := float64(ar+aw+vr+vw) / 60
+				t.Logf("%s: %s, hosts the voter %v: %.1f accesses per second: agent %.1f reads, %.1f writes; voter %.1f reads, %.1f writes", profile, n, n == host,
+					all, float64(ar)/60, float64(aw)/60, float64(vr)/60, float64(vw)/60)
+				if all > most {
+					t.Errorf("%s: %.1f accesses per second by %s", profile, all, n)
+				}
+			}
+		})
+	}
 }
 
 // The nodes lose each other while both see the volume. The one that does not go on is isolated, not lost: it hands its groups over in

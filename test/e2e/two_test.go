@@ -242,7 +242,9 @@ func (w *world) handsOver(loser, serves, cut, direction string) {
 	if serves == loser {
 		next = w.elsewhere(loser)
 	}
-	w.answersFrom(next)
+	if next != cut { // the client is on the far side of the cut
+		w.answersFrom(next)
+	}
 	for _, e := range w.holders()[before:] {
 		w.t.Logf("%.3f s after the cut: %s %s %s", e.Time.Sub(began).Seconds(), e.Node, e.Event, service)
 	}
