@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,8 @@ const (
 	// diskEndLimit is how long the end of the daemon waits for the volume to be closed.
 	diskEndLimit = 2 * time.Second
 	diskSave     = time.Second
+	// diskOpenLimit is when an opening that hangs is told of. It is waited for: another one would hang as well.
+	diskOpenLimit = 5 * time.Second
 )
 
 // An outbox holds what is to lie in the mail blocks of this node: the newest of each subject, for each recipient. It outlives the
@@ -140,6 +143,7 @@ type disk struct {
 
 	beatAt, readAt, savedAt lease.Instant // when the last of each began; 0: none
 	mailSeen                map[string]uint64
+	cannotWrite, cannotRead error // what became of the newest attempt at each: most looks do not write
 }
 
 func newDisk(vol *repository.Volume, name string, clock lease.Clock, out *outbox, hooks diskHooks) *disk {
@@ -150,7 +154,13 @@ func newDisk(vol *repository.Volume, name string, clock lease.Clock, out *outbox
 // tried. It waits at most T_io per access.
 func (d *disk) look() error {
 	p := d.hooks.pace(d.vol.Timings())
-	err := errors.Join(d.write(p), d.read(p))
+	if tried, err := d.write(p); tried {
+		d.cannotWrite = err
+	}
+	if tried, err := d.read(p); tried {
+		d.cannotRead = err
+	}
+	err := errors.Join(d.cannotWrite, d.cannotRead)
 	if now := d.clock.Now(); now.Sub(d.savedAt) >= diskSave {
 		d.savedAt = now
 		err = errors.Join(err, d.vol.SaveMarks())
@@ -158,9 +168,9 @@ func (d *disk) look() error {
 	return err
 }
 
-func (d *disk) write(p diskPace) error {
-	var failed error
+func (d *disk) write(p diskPace) (tried bool, failed error) {
 	for _, e := range d.out.due() {
+		tried = true
 		if err := d.vol.WriteMail(e.to, e.letters...); err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -169,26 +179,27 @@ func (d *disk) write(p diskPace) error {
 	}
 	now := d.clock.Now()
 	if d.beatAt != 0 && now.Sub(d.beatAt) < p.beat {
-		return failed
+		return tried, failed
 	}
 	b, ok := d.hooks.beat()
 	if !ok {
-		return failed
+		return tried, failed
 	}
 	d.beatAt = now
-	return errors.Join(failed, d.vol.WriteBeat(b))
+	return true, errors.Join(failed, d.vol.WriteBeat(b))
 }
 
-func (d *disk) read(p diskPace) error {
+func (d *disk) read(p diskPace) (tried bool, err error) {
 	post := p.post
 	now := d.clock.Now()
 	if p.watch || d.readAt == 0 || now.Sub(d.readAt) >= diskRest {
 		// A heartbeat that is another than at the last look was written after that look began, and that is all that is known: taken
 		// for newer it would keep a node alive that has died since.
 		before := d.readAt
+		tried = true
 		beats, err := d.vol.ReadBeats()
 		if err != nil {
-			return err
+			return true, err
 		}
 		d.readAt = now
 		own := d.index()
@@ -203,11 +214,11 @@ func (d *disk) read(p diskPace) error {
 		}
 	}
 	if !post {
-		return nil
+		return tried, nil
 	}
 	mail, err := d.vol.ReadMail()
 	if err != nil {
-		return err
+		return true, err
 	}
 	for _, m := range mail {
 		if m.Seq <= d.mailSeen[m.From] || m.From == d.name {
@@ -218,7 +229,7 @@ func (d *disk) read(p diskPace) error {
 			d.hooks.letter(m.From, l)
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // index is this node's place on the volume, -1 if it has none.
@@ -282,7 +293,7 @@ func (s *diskState) beatOf(node string) (b diskBeat, ok bool) {
 func (m *member) keepDisk(ctx context.Context) {
 	told := ""
 	trouble := func(err error) {
-		text := err.Error()
+		text := strings.ReplaceAll(err.Error(), "\n", "; ")
 		m.disk.trouble.Store(&text)
 		if text != told {
 			told = text
@@ -366,16 +377,23 @@ func (m *member) openDisk(ctx context.Context, device, uuid string) (*repository
 		}
 		done <- opened{vol, err}
 	}()
-	select {
-	case o := <-done:
-		return o.vol, o.err
-	case <-ctx.Done():
-		go func() {
-			if o := <-done; o.err == nil {
-				o.vol.Close()
-			}
-		}()
-		return nil, context.Cause(ctx)
+	slow := after(diskOpenLimit)
+	for {
+		select {
+		case o := <-done:
+			return o.vol, o.err
+		case <-slow:
+			text := "opening " + device + " hangs"
+			m.disk.trouble.Store(&text)
+			m.log.Warn("this node's heartbeat and mail on the repository volume", "error", text)
+		case <-ctx.Done():
+			go func() {
+				if o := <-done; o.err == nil {
+					o.vol.Close()
+				}
+			}()
+			return nil, context.Cause(ctx)
+		}
 	}
 }
 

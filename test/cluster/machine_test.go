@@ -63,10 +63,11 @@ type machine struct {
 	old    []*process
 	deads  []*deadmantest.Deadman
 
-	blind            atomic.Bool // its agent does not reach the repository volume
-	agentIO, voterIO ioCount     // on the repository volume
-	mute             atomic.Bool // its agent reaches the volume, but not the mail on it
-	automount        string      // a file system that the next boot activates by itself
+	trouble          atomic.Pointer[diskTrouble] // with its way to the repository volume
+	blind            atomic.Bool                 // its agent does not reach the repository volume
+	agentIO, voterIO ioCount                     // on the repository volume
+	mute             atomic.Bool                 // its agent reaches the volume, but not the mail on it
+	automount        string                      // a file system that the next boot activates by itself
 }
 
 // A process is one run of an agent.

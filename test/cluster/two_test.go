@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,7 +85,7 @@ func (p *process) startVoter(_ context.Context, o agent.VoterOptions) (agent.Vot
 				return errEnded
 			}
 			p.m.voterIO.add(write)
-			return nil
+			return p.m.diskFault(write)
 		}
 		ro.Device, ro.Size = h, p.m.r.disk.Size()
 		return repository.Open(ro)
@@ -112,6 +115,9 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 			return errEnded
 		}
 		p.m.agentIO.add(write)
+		if err := p.m.diskFault(write); err != nil {
+			return err
+		}
 		if p.m.blind.Load() || p.m.mute.Load() && off >= mailFrom && off < mailEnd {
 			return errBlind
 		}
@@ -250,6 +256,127 @@ func TestB8DiskLoadOfTwoIdleNodes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A diskTrouble is a fault of the way from one machine to the volume.
+type diskTrouble struct {
+	what  string
+	delay time.Duration // of each access
+	hang  chan struct{} // accesses end when it is closed
+	err   error         // of each access
+	write error         // of each write
+}
+
+// diskFault lets an access suffer what is wrong with the machine's way to the volume.
+func (m *machine) diskFault(write bool) error {
+	f := m.trouble.Load()
+	if f == nil {
+		return nil
+	}
+	if f.hang != nil {
+		<-f.hang
+	}
+	time.Sleep(f.delay)
+	if write && f.write != nil {
+		return f.write
+	}
+	return f.err
+}
+
+// diskTroubles are made anew for each use.
+func diskTroubles() []*diskTrouble {
+	return []*diskTrouble{{what: "gone", err: syscall.EIO}, {what: "read-only", write: syscall.EROFS}, {what: "slow", delay: time.Second},
+		{what: "hung", hang: make(chan struct{})}}
+}
+
+// The way to the volume fails on one node or on both, in each manner: no group moves or stops, nobody is called dead or reset, the status
+// says so, and when the disk works again all is as before.
+func TestTwoNodesDiskTroubles(t *testing.T) {
+	for i, kind := range diskTroubles() {
+		for _, where := range []string{"host", "other", "both"} {
+			inBubble(t, options{nodes: 2, fence: true}, func(r *rig) {
+				host := r.host()
+				nodes := map[string][]string{"host": {host}, "other": r.others(host), "both": r.names}[where]
+				f := diskTroubles()[i]
+				defer func() { // before the rig ends
+					for _, n := range r.names {
+						r.machines[n].trouble.Store(nil)
+					}
+				}()
+				starts := r.ledger.starts("g1") + r.ledger.starts("g2")
+				dead := r.incarnation("n1") + r.incarnation("n2")
+				for _, n := range nodes {
+					r.machines[n].trouble.Store(f)
+				}
+				time.Sleep(20 * time.Second)
+				if r.holder("g1") != "n1" || r.holder("g2") != "n2" || r.ledger.starts("g1")+r.ledger.starts("g2") != starts || r.shots.Load() != 0 {
+					t.Errorf("%s on %s: g1 on %q, g2 on %q, %d starts, %d shots", kind.what, where, r.holder("g1"), r.holder("g2"),
+						r.ledger.starts("g1")+r.ledger.starts("g2")-starts, r.shots.Load())
+				}
+				for _, n := range r.names {
+					s := r.machines[n].agent().Status()
+					for _, o := range s.Nodes {
+						if o.State != api.NodeNormal {
+							t.Errorf("%s on %s: %s shows %s as %s", kind.what, where, n, o.Name, o.State)
+						}
+					}
+					text := s.Cluster.Repository.Sentence
+					ill := slices.Contains(nodes, n)
+					if told := strings.Contains(text, "not reach the volume") || strings.Contains(text, "not get through"); told != ill {
+						t.Errorf("%s on %s: %s says of the volume: %s", kind.what, where, n, text)
+					}
+					if n == nodes[0] {
+						t.Logf("%s on %s: %s says: %s; %s", kind.what, where, n, text, s.Cluster.Quorum.Sentence)
+					}
+				}
+				if f.hang != nil {
+					close(f.hang)
+				}
+				for _, n := range nodes {
+					r.machines[n].trouble.Store(nil)
+				}
+				r.recover(time.Minute)
+				r.await(time.Minute, "all vote", r.allVote)
+				if now := r.incarnation("n1") + r.incarnation("n2"); now != dead {
+					t.Errorf("%s on %s: incarnations have changed", kind.what, where)
+				}
+			})
+		}
+	}
+}
+
+// The network is cut while the way to the volume is ill on the voter's host, on the other node, or on both. Whoever goes on, no group has
+// two owners (the checkers), and all is served again when both are healed.
+func TestTwoNodesCutApartWithDiskTroubles(t *testing.T) {
+	for i, kind := range diskTroubles() {
+		for _, where := range []string{"host", "other", "both"} {
+			inBubble(t, options{nodes: 2, fence: i%2 == 0}, func(r *rig) {
+				host := r.host()
+				nodes := map[string][]string{"host": {host}, "other": r.others(host), "both": r.names}[where]
+				f := diskTroubles()[i]
+				for _, n := range nodes {
+					r.machines[n].trouble.Store(f)
+				}
+				time.Sleep(time.Duration(r.random(3000)) * time.Millisecond)
+				r.lan.Cut("n1", "n2")
+				time.Sleep(20 * time.Second)
+				t.Logf("%s on %s (the host was %s): g1 on %q, g2 on %q, %d shots", kind.what, where, host, r.holder("g1"), r.holder("g2"), r.shots.Load())
+				if where == "other" && (r.holder("g1") != host || r.holder("g2") != host) {
+					t.Errorf("%s on the other: the host serves not all", kind.what)
+				}
+				if f.hang != nil {
+					close(f.hang)
+				}
+				for _, n := range nodes {
+					r.machines[n].trouble.Store(nil)
+				}
+				time.Sleep(5 * time.Second)
+				r.lan.Heal()
+				r.recover(time.Minute)
+				r.await(time.Minute, "all vote", r.allVote)
+			})
+		}
 	}
 }
 
