@@ -346,6 +346,41 @@ func TestTwoNodesDiskTroubles(t *testing.T) {
 	}
 }
 
+// Blocks of the volume are filled with garbage: one alone of each kind, and all in turn. Some of them are written anew, some never; in the
+// end nobody may be able to use the volume. Nothing moves, whatever happens to it.
+func TestTwoNodesGarbageOnTheVolume(t *testing.T) {
+	const nodes = 4 // for which the smallest volume has room
+	var all []int64
+	for block := range int64(mailEnd/repository.BlockSize + 64) {
+		all = append(all, block)
+	}
+	for _, blocks := range [][]int64{all, {0}, {1}, {2}, {1 + nodes}, {2 + nodes}, {1 + 2*nodes}, {2 + 2*nodes}, {1 + 3*nodes}, {2 + 3*nodes},
+		{mailFrom/repository.BlockSize + 1}, {mailFrom/repository.BlockSize + nodes}, {mailEnd / repository.BlockSize}, {mailEnd/repository.BlockSize + 1}} {
+		inBubble(t, options{nodes: 2, fence: true}, func(r *rig) {
+			starts := r.ledger.starts("g1") + r.ledger.starts("g2")
+			dead := r.incarnation("n1") + r.incarnation("n2")
+			garbage := make([]byte, repository.BlockSize)
+			said := ""
+			for _, block := range blocks {
+				for i := range garbage {
+					garbage[i] = byte(r.random(256))
+				}
+				r.disk.Set(block*repository.BlockSize, garbage)
+				time.Sleep(2500*time.Millisecond + 10*time.Second/time.Duration(len(blocks)))
+				if r.holder("g1") != "n1" || r.holder("g2") != "n2" || r.ledger.starts("g1")+r.ledger.starts("g2") != starts || r.shots.Load() != 0 ||
+					r.incarnation("n1")+r.incarnation("n2") != dead {
+					r.fatal("garbage in block %d: g1 on %q, g2 on %q, %d shots", block, r.holder("g1"), r.holder("g2"), r.shots.Load())
+				}
+				s := r.machines["n1"].agent().Status()
+				if text := s.Cluster.Repository.Sentence; said != text {
+					said = text
+					t.Logf("block %d: %s", block, text)
+				}
+			}
+		})
+	}
+}
+
 // The network is cut while the way to the volume is ill on the voter's host, on the other node, or on both. Whoever goes on, no group has
 // two owners (the checkers), and all is served again when both are healed.
 func TestTwoNodesCutApartWithDiskTroubles(t *testing.T) {
