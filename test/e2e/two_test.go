@@ -242,6 +242,12 @@ func (w *world) handsOver(loser, serves, cut, direction string) {
 	if serves == loser {
 		next = w.elsewhere(loser)
 	}
+	if out := w.clmgr(next, "query", "node", loser); !strings.Contains(out, `STATE="ISOLATED"`) {
+		w.t.Errorf("clmgr query node %s on %s:\n%s", loser, next, out)
+	}
+	if out := w.run(loser, "clmgr", "query", "cluster").Stdout; !strings.Contains(out, "the networks do not reach this node") {
+		w.t.Logf("clmgr query cluster on %s:\n%s", loser, out)
+	}
 	if next != cut { // the client is on the far side of the cut
 		w.answersFrom(next)
 	}
