@@ -512,3 +512,47 @@ func TestMailReportIsOfItsSender(t *testing.T) {
 		t.Error("a report of what is not held any more is not answered: it would be repeated for ever")
 	}
 }
+
+// An isolated node is neither shot nor proven dead while it takes grants, or has nothing left; a shot that was under way is called off by
+// the same word. One whose heartbeat has ended, or which has taken no grant for L_hard, is shot.
+func TestPatienceWithTheIsolated(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		holds   bool
+		granted time.Duration // ago
+		beat    time.Duration // ago; 0: never
+		want    bool
+	}{
+		{"it hands over", true, time.Second, 100 * time.Millisecond, true},
+		{"it has handed over", false, time.Minute, 100 * time.Millisecond, true},
+		{"it takes no grants", true, 10 * time.Second, 100 * time.Millisecond, false},
+		{"its heartbeat has ended", true, time.Second, 5 * time.Second, false},
+		{"it is no heartbeat", true, time.Second, 0, false},
+	} {
+		view := *isolatedView(t, true)
+		if c.holds {
+			view.Groups = map[string]*state.Group{"g": {Instances: map[string]*state.Instance{"n2": {State: state.Online, Held: true, Incarnation: 1, Generation: 3}}}}
+		}
+		m, led := leadingMember(t, &view)
+		m.disk.init(m.clock.Now())
+		now := m.clock.Now()
+		m.det = detector.New(detector.ParamsFor(m.params()), now.Add(-time.Minute))
+		m.det.Watch([]string{"n2"}, now.Add(-time.Minute))
+		m.det.Lead("", now.Add(-time.Minute))
+		if c.beat != 0 {
+			m.sawBeat("n2", repository.Beat{Incarnation: 1, Boot: "b/l"}, now.Add(-c.beat))
+		}
+		s := lease.Subject{Node: "n2", Incarnation: 1}
+		led.book = lease.NewGrantor(3)
+		led.book.Committed(1)
+		led.book.Granted(s, now.Add(-c.granted))
+		if got := m.handsOver(led, &view, s, now); got != c.want {
+			t.Errorf("%s: hands over %v", c.what, got)
+		}
+		led.mu.Lock()
+		if why := m.spared(led, &view, s); (why != "") != c.want {
+			t.Errorf("%s: spared because %q", c.what, why)
+		}
+		led.mu.Unlock()
+	}
+}
