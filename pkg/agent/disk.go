@@ -28,7 +28,7 @@ const (
 	// diskPoll is the interval of looks at the volume while somebody is cut off. Two of them and a round must fit into A, so it is
 	// shorter where A is short.
 	diskPoll = 100 * time.Millisecond
-	// diskRest is the interval of looks while nobody is: for poison, and for the status.
+	// diskRest is the interval of looks, and of heartbeats, while nobody is: for poison, and for the status.
 	diskRest = time.Second
 	// diskRetry is the pause before a volume that could not be opened, or has failed, is opened again.
 	diskRetry = 2 * time.Second
@@ -252,11 +252,12 @@ type diskState struct {
 	lastNet atomic.Int64
 	trouble atomic.Pointer[string] // why the volume cannot be used now; nil: it can, or there is none
 
-	mu      sync.Mutex
-	beats   map[string]diskBeat
-	asked   *askedByMail
-	waiting map[string]chan mailAnswer // reports that wait for an answer, by subject
-	answers map[string][]mailAnswer    // to the reports of each node
+	mu         sync.Mutex
+	beats      map[string]diskBeat
+	asked      *askedByMail
+	waiting    map[string]chan mailAnswer // reports that wait for an answer, by subject
+	answers    map[string][]mailAnswer    // to the reports of each node
+	quickUntil lease.Instant              // of the disk's goroutine alone, as what follows
 	// poisoned are the incarnations that were told to reset; of the disk's goroutine alone.
 	poisoned map[lease.Subject]bool
 }
@@ -431,7 +432,21 @@ func (m *member) ownBeat() (repository.Beat, bool) {
 // diskPace says how closely the volume is watched. A node is looked at from a third of Silence on, so that its heartbeat is known
 // when the detector asks; a healthy cluster is never that silent. One that has long shown nothing anywhere is looked at as rarely as
 // all others.
+//
+// Its own heartbeats are as rare as the looks while all are heard. A node that is cut off notices so before the others may call it lost,
+// and goes over to the quick ones; it keeps to them for as long as `silence`, because who leads may change meanwhile.
 func (m *member) diskPace(t repository.Timings) diskPace {
+	out, now := m.attention(t), m.clock.Now()
+	if out.watch {
+		m.disk.quickUntil = now.Add(m.params().Silence)
+	}
+	if now >= m.disk.quickUntil {
+		out.beat = max(out.beat, diskRest)
+	}
+	return out
+}
+
+func (m *member) attention(t repository.Timings) diskPace {
 	p := m.params()
 	out := diskPace{beat: min(t.Beat, p.Silence/3), poll: min(diskPoll, p.MaxAge/5)}
 	now, limit := m.clock.Now(), p.Silence/3

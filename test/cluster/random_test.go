@@ -52,7 +52,7 @@ func TestRandomFaults(t *testing.T) {
 }
 
 // The same with a repository volume, for two nodes and for three: whoever is cut off, is cut off from the networks only, and hands over by
-// the mailbox; or its agent does not reach the volume either.
+// the mailbox; or its agent does not reach the volume either, or the whole node does not, or only after a second, or never.
 func TestRandomFaultsWithVolume(t *testing.T) {
 	seeds := []uint64{11, 12, 13, 14}
 	if *seed != 0 {
@@ -71,6 +71,10 @@ func TestRandomFaultsWithVolume(t *testing.T) {
 					for range 1 + r.random(3) {
 						blind := r.machines[r.names[r.random(len(r.names))]]
 						blind.blind.Store(r.random(3) == 0)
+						better := func() {}
+						if ill := r.machines[r.names[r.random(len(r.names))]]; r.random(3) == 0 {
+							better = ill.disturb(diskTroubles()[r.random(4)])
+						}
 						r.fault()
 						faults++
 						time.Sleep(time.Duration(r.random(6000)) * time.Millisecond)
@@ -78,6 +82,7 @@ func TestRandomFaultsWithVolume(t *testing.T) {
 							r.tend()
 						}
 						blind.blind.Store(false)
+						better()
 					}
 					healed := time.Now()
 					r.recover(90 * time.Second)

@@ -284,6 +284,18 @@ func (m *machine) diskFault(write bool) error {
 	return f.err
 }
 
+// disturb lets the machine's way to the volume suffer, until better is called.
+func (m *machine) disturb(f *diskTrouble) (better func()) {
+	m.r.ledger.say("fault: for %s the volume is %s", m.name, f.what)
+	m.trouble.Store(f)
+	return func() {
+		m.trouble.Store(nil)
+		if f.hang != nil {
+			close(f.hang)
+		}
+	}
+}
+
 // diskTroubles are made anew for each use.
 func diskTroubles() []*diskTrouble {
 	return []*diskTrouble{{what: "gone", err: syscall.EIO}, {what: "read-only", write: syscall.EROFS}, {what: "slow", delay: time.Second},
