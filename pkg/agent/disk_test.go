@@ -252,7 +252,6 @@ func TestDiskThatHangs(t *testing.T) {
 			t.Errorf("the look took %v, T_io is %v", took, b.vol.Timings().IO)
 		}
 		close(gate)
-		b.handle.Before = nil
 		synctest.Wait()
 		count := len(b.seen)
 		run(t, 2*time.Second, a, b)
