@@ -245,9 +245,13 @@ func (w *world) handsOver(loser, serves, cut, direction string) {
 	if out := w.clmgr(next, "query", "node", loser); !strings.Contains(out, `STATE="ISOLATED"`) {
 		w.t.Errorf("clmgr query node %s on %s:\n%s", loser, next, out)
 	}
-	if out := w.run(loser, "clmgr", "query", "cluster").Stdout; !strings.Contains(out, "the networks do not reach this node") {
-		w.t.Logf("clmgr query cluster on %s:\n%s", loser, out)
-	}
+	w.await(loser+" warns of it itself", func() string {
+		out := w.run(loser, "clmgr", "query", "cluster").Stdout
+		if !strings.Contains(out, "the networks do not reach this node") {
+			return out
+		}
+		return ""
+	})
 	if next != cut { // the client is on the far side of the cut
 		w.answersFrom(next)
 	}
@@ -331,6 +335,48 @@ func TestTwoNodesLoseTheVolume(t *testing.T) {
 		t.Errorf("the group was on %s (process %s), is on %s (process %s)", on, pid, now, w.appPID(now))
 	}
 	w.timeline(since)
+	for _, o := range w.outages() {
+		t.Errorf("the client saw an outage of %v", o.Length)
+	}
+}
+
+// The voter's process stands still on its host, as one does whose disk never answers: the other node's takes the claim, and the one that goes
+// on again finds that out before it says anything. Nothing moves, and no answer is missed.
+func TestTwoNodesVoterStandsStill(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := begin(t, setup{nodes: 2, profile: "fast"})
+	w.ask()
+	for range 2 {
+		w.whole()
+		host := w.host()
+		next, on := w.other(host), w.online(group)
+		pid := w.appPID(on)
+		since := w.lastEvent()
+		w.must(host, "sh", "-c", "kill -STOP $(cat /run/holdfast/voter.pid)")
+		w.await("the other node runs the repository voter", func() string {
+			if st, err := w.status(next); err != nil || st.Cluster.Repository == nil || st.Cluster.Repository.Host != next || !st.Cluster.Repository.Alive {
+				return "not yet"
+			}
+			return ""
+		})
+		w.must(host, "sh", "-c", "kill -CONT $(cat /run/holdfast/voter.pid)")
+		w.await("the one that stood still knows it", func() string {
+			if st, err := w.status(host); err != nil || st.Cluster.Repository == nil || st.Cluster.Repository.Host != next {
+				return "not yet"
+			}
+			return ""
+		})
+		w.whole()
+		if now := w.online(group); now != on || w.appPID(now) != pid {
+			t.Errorf("the group was on %s (process %s), is on %s (process %s)", on, pid, now, w.appPID(now))
+		}
+		for _, kind := range []string{"node_lost", "node_dead"} {
+			if e := w.find(since, kind, ""); e != nil {
+				t.Errorf("%s: %s", e.Kind, e.Sentence)
+			}
+		}
+	}
 	for _, o := range w.outages() {
 		t.Errorf("the client saw an outage of %v", o.Length)
 	}
