@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
@@ -553,5 +554,71 @@ func TestPatienceWithTheIsolated(t *testing.T) {
 			t.Errorf("%s: spared because %q", c.what, why)
 		}
 		led.mu.Unlock()
+	}
+}
+
+// aTerm is a term that is confirmed, or not.
+type aTerm struct {
+	err    error
+	rounds int
+	now    func() lease.Instant
+}
+
+func (a *aTerm) Confirm(context.Context) (consensus.Confirmed, error) {
+	a.rounds++
+	return consensus.Confirmed{}, a.err
+}
+
+func (a *aTerm) LastCommit() lease.Instant { return a.now() }
+
+// A grant by mail is one like any other: only after a round that confirmed the term, to the living incarnation that no proof is under way
+// against, and noted, so that a proof by time counts from it. And it is given only to an isolated node.
+func TestB2AGrantByMailIsAGrant(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		want  bool
+		spoil func(m *member, led *leadership, req *lease.Request)
+	}{
+		{"isolated", true, func(*member, *leadership, *lease.Request) {}},
+		{"the term is not confirmed", false, func(_ *member, led *leadership, _ *lease.Request) { led.lead.(*aTerm).err = errors.New("no majority") }},
+		{"a proof is under way", false, func(_ *member, led *leadership, _ *lease.Request) {
+			led.book.Doom(lease.Subject{Node: "n2", Incarnation: 1})
+		}},
+		{"the leader's log stands still", false, func(_ *member, led *leadership, _ *lease.Request) {
+			led.lead.(*aTerm).now = func() lease.Instant { return 1 }
+		}},
+		{"the leader's loop stands still", false, func(m *member, _ *leadership, _ *lease.Request) { m.loopAt.Store(1) }},
+		{"it is of another boot", false, func(_ *member, _ *leadership, req *lease.Request) { req.BootID = "b0/l" }},
+		{"it is of another incarnation", false, func(_ *member, _ *leadership, req *lease.Request) { req.Incarnation = 7 }},
+		{"it is of another node", false, func(_ *member, _ *leadership, req *lease.Request) { req.Node = "n3" }},
+		{"its heartbeat is old", false, func(m *member, _ *leadership, _ *lease.Request) {
+			now := m.clock.Now()
+			m.det = detector.New(detector.ParamsFor(m.params()), now.Add(-time.Minute))
+			m.det.Watch([]string{"n2"}, now.Add(-time.Minute))
+			m.det.Lead("", now.Add(-time.Minute))
+		}},
+	} {
+		view := isolatedView(t, true)
+		m, led := leadingMember(t, view)
+		m.disk.init(m.clock.Now())
+		now := m.clock.Now()
+		m.loopAt.Store(int64(now))
+		term := &aTerm{now: m.clock.Now}
+		led.lead = term
+		m.det = detector.New(detector.ParamsFor(m.params()), now.Add(-time.Minute))
+		m.det.Watch([]string{"n2"}, now.Add(-time.Minute))
+		m.det.Lead("", now.Add(-time.Minute))
+		m.sawBeat("n2", repository.Beat{Incarnation: 1, Boot: "b/l"}, now.Add(-100*time.Millisecond))
+		s := lease.Subject{Node: "n2", Incarnation: 1}
+		before := led.book.T0(s)
+		req := lease.Request{Nonce: lease.Nonce{9}, Node: "n2", BootID: "b/l", Incarnation: 1}
+		c.spoil(m, led, &req)
+		a := m.grantByMail(t.Context(), "n2", req)
+		if (a.Grant != nil) != c.want || c.want && (!a.Grant.Isolated || a.Grant.Nonce != req.Nonce || term.rounds != 1) {
+			t.Errorf("%s: %+v, %d rounds", c.what, a, term.rounds)
+		}
+		if got := led.book.T0(s); c.want && got != now || !c.want && got != before {
+			t.Errorf("%s: a proof counts from %v, before %v, it is %v", c.what, got, before, now)
+		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 type leadership struct {
 	ctx  context.Context
 	term uint64
-	lead *consensus.Lead
+	lead ledTerm
 
 	mu     sync.Mutex // over book, and over the making of grants and proofs together (attack A9)
 	book   *lease.Grantor
@@ -39,6 +39,12 @@ type leadership struct {
 	proofsAfter lease.Instant                // no proof before: one was refused, and would be again
 	backoff     lease.Instant                // no plan before: a decision was refused, and would be again
 	timing      map[lease.Subject]*phaseTime // for the breakdown of a failover
+}
+
+// ledTerm is what a leadership needs of its term: a *consensus.Lead.
+type ledTerm interface {
+	Confirm(ctx context.Context) (consensus.Confirmed, error)
+	LastCommit() lease.Instant
 }
 
 // phaseTime notes when the phases of a failover began, for metrics.
