@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(CACHE)/golangci-lint-$(GOLANGCI_VERSION)
 PLATFORMS := linux/amd64 linux/ppc64le linux/ppc64 aix/ppc64
-LINKS   := clRGinfo cltopinfo cllsif clshowres clshowsrv cldump cldisp clverify
+LINKS   := clRGinfo clRGmove cltopinfo cllsif clshowres clshowsrv cldump cldisp clverify clsnapshot lscluster clcmd cl_nodecmd
 NFPM_VERSION := v2.45.0
 NFPM    := $(CACHE)/nfpm-$(NFPM_VERSION)
 DIST    ?= $(CURDIR)/dist
@@ -44,6 +44,9 @@ test: ## unit, property, scenario, simulation, fake-time and real-process tests
 
 race: ## the tests of the packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m ./pkg/... ./test/cluster/... ./test/sim/...
+
+docs: ## write the pages, manuals and completion files that are made from the tables anew
+	$(GO) test ./pkg/cli -run "^TestGenerated$$" -count=1 -args -update
 
 lint: $(GOLANGCI) ## gofmt, vet, linters
 	@out=$$(gofmt -l cmd deploy pkg test); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
@@ -87,4 +90,4 @@ $(NFPM):
 	GOFLAGS= GOBIN=$(CACHE) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	@mv $(CACHE)/nfpm $@
 
-.PHONY: help build packages demo test race lint sim e2e bench fuzz mutate cross verify clean
+.PHONY: help build packages docs demo test race lint sim e2e bench fuzz mutate cross verify clean

@@ -189,6 +189,8 @@ func init() {
 			{class: "log", aliases: []string{"lo"}, usage: "[NAME]", names: namesOptional, run: viewLog, doc: "show one of this node's logs; without a name: which there are",
 				attrs: []argument{{"TAIL", "n", "the last n lines"}, {"HEAD", "n", "the first n lines"}, {"FILTER", "expression", "only lines that match"},
 					{"CASE", "sensitive|insensitive", "for FILTER"}}},
+			{class: "subsystem", aliases: []string{"ssys"}, usage: "[clstrmgrES]", names: namesOptional, run: showSubsystem,
+				doc: "this node's daemon in the form of lssrc -ls clstrmgrES; scripts look for its first line, Current state: ST_STABLE"},
 			{class: "snapshot", aliases: snapshotWords, usage: "NAME", names: namesOne, run: viewSnapshot, doc: "print a snapshot: a heading and a cluster file"}}},
 		{name: "compare", doc: "what a snapshot differs in", operations: []operation{
 			{class: "snapshot", aliases: snapshotWords, usage: "NAME [NAME]", names: namesUpToTwo, run: compareSnapshots,
@@ -211,6 +213,8 @@ func init() {
 		{name: "simulate", doc: "what would happen", bare: &operation{usage: "FILE | --live 'STEP'...", names: namesAll, run: simulate,
 			doc: "run a scenario file (or one step against the running cluster's own definition and state) and show the decisions; nothing is done"}},
 		{name: "export", doc: "the definition as YAML", bare: &operation{names: namesNone, run: export, doc: "print the active definition as one YAML file"}},
+		{name: "completion", doc: "completion for a shell", bare: &operation{usage: "bash|zsh|ksh", names: namesOne, run: completionScript,
+			doc: "print the script that makes a shell complete clmgr's words; deploy/completion has the same files"}},
 		{name: "undo", doc: "drop staged changes", bare: &operation{names: namesNone, run: undo,
 			doc: "drop what is staged; the active definition stays as it is"}},
 		{name: "diff", doc: "what is staged, or what a file would change", bare: &operation{usage: "[-f FILE]", names: namesNone, run: diff,
@@ -258,6 +262,9 @@ func findAction(word string) (*action, error) {
 	case 1:
 		return starts[0], nil
 	case 0:
+		if f := findForeign(foreignActions, word); f != nil {
+			return nil, fail(ExitNotFound, "the action %s is PowerHA's: %s", f.name, f.why)
+		}
 		return nil, fail(ExitNotFound, "there is no action %q%s; the actions are: %s", word, cluster.DidYouMean(w, names), strings.Join(names, ", "))
 	}
 	var could []string
@@ -286,15 +293,29 @@ func (a *action) dispatch(ctx context.Context, s *session, words []string) error
 	if err != nil {
 		return err
 	}
+	if err := s.foreignAttributes(t); err != nil {
+		return err
+	}
 	if err := s.checkOptions(t); err != nil {
 		return err
 	}
+	// Some classes have a TIMEOUT of their own, which is then what is meant; --timeout is left for the waiting.
+	if own := t.setsAttributes() && t.class != nil && t.class.Attribute("TIMEOUT") != nil; !own {
+		if err := s.waitingTime(); err != nil {
+			return err
+		}
+	}
+	return t.operation.run(ctx, s, t)
+}
+
+// waitingTime takes TIMEOUT=, which says how long to wait for the effect.
+func (s *session) waitingTime() error {
 	if v, ok := s.take("TIMEOUT"); ok {
 		if err := s.setTimeout(v, "TIMEOUT"); err != nil {
 			return err
 		}
 	}
-	return t.operation.run(ctx, s, t)
+	return nil
 }
 
 func (a *action) target(words []string) (*target, error) {
@@ -329,6 +350,9 @@ func (t *target) find(a *action, word string) error {
 			return t.bind(a, c.Name, word)
 		}
 	}
+	if err := foreignClass(a, word); err != nil {
+		return err
+	}
 	var could []string
 	for _, n := range a.classNames() {
 		if w != "" && strings.HasPrefix(n, w) {
@@ -354,6 +378,9 @@ func (t *target) bind(a *action, class, word string) error {
 		}
 	}
 	if a.anyClass == nil || t.class == nil {
+		if err := foreignClass(a, class); err != nil {
+			return err
+		}
 		return fail(ExitNotFound, "%s takes no class %q; it takes: %s", a.name, word, strings.Join(a.classNames(), ", "))
 	}
 	t.operation = a.anyClass

@@ -16,7 +16,7 @@ const (
 	formText  form = iota // ATTR="VALUE" lines
 	formColon             // -c, -d X
 	formXML               // -x
-	formJSON              // -o json
+	formJSON              // -o json, and -o yaml
 )
 
 // A command is one parsed command line: {options} ACTION [CLASS] [NAME] [ATTR=VALUE ...].
@@ -24,6 +24,7 @@ type command struct {
 	form     form
 	delim    string
 	noHeader bool
+	yaml     bool // the form is JSON's, and is written as YAML at the end
 	verbose  bool
 	force    bool
 	help     bool
@@ -201,25 +202,37 @@ func (c *command) option(letter, v string) error {
 // setOutput takes -o: an output form, or whatever else the action understands (start cluster -o home).
 func (c *command) setOutput(v string) error {
 	switch strings.ToLower(v) {
-	case "json":
-		c.form = formJSON
+	case "json", "json/1":
+		c.form, c.yaml = formJSON, false
+	case "yaml", "yaml/1":
+		c.form, c.yaml = formJSON, true
 	case "text":
 		c.form = formText
 	case "xml":
 		c.form = formXML
 	default:
+		for _, f := range []string{"json/", "yaml/"} {
+			if strings.HasPrefix(strings.ToLower(v), f) {
+				return fail(ExitIncorrect, "option -o: this clmgr writes form 1 (%s1) and not %q", f, v)
+			}
+		}
 		return c.option("o", v)
 	}
 	return nil
 }
 
+// outputForms are what -o takes for the output, in every action.
+var outputForms = []string{"json", "yaml", "text", "xml"}
+
+// levels are what -l takes. What each does is in record.
+var levels = []string{"error", "standard", "low", "med", "high", "max"}
+
 func (c *command) setLevel(v string) error {
-	switch strings.ToLower(v) {
-	case "error", "standard", "low", "med", "high", "max":
-		c.level = strings.ToLower(v)
+	if l := strings.ToLower(v); hasWord(levels, l) {
+		c.level = l
 		return nil
 	}
-	return fail(ExitIncorrect, "option -l: %q is not one of error, standard, low, med, high, max", v)
+	return fail(ExitIncorrect, "option -l: %q is not one of %s", v, strings.Join(levels, ", "))
 }
 
 func (p *parser) long(s string) error {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,15 @@ func Main(ctx context.Context, env Env, args []string) int {
 	if tool, ok := tools[toolName(env.Name)]; ok {
 		return tool.main(ctx, env, args)
 	}
+	if len(args) > 0 && args[0] == completeWord {
+		return complete(ctx, env, args[1:])
+	}
 	c, err := parse(args)
+	if c.yaml {
+		var end func()
+		env, end = env.yaml()
+		defer end()
+	}
 	if err == nil && len(c.many) > 0 {
 		return runMany(ctx, env, c)
 	}
@@ -177,7 +186,13 @@ func (s *session) report(err error) int {
 				out["faults"] = e.Faults
 			}
 		}
-		_ = writeJSON(s.env.Stderr, out)
+		var text bytes.Buffer
+		_ = writeJSON(&text, out)
+		if s.yaml {
+			_ = toYAML(s.env.Stderr, text.Bytes())
+		} else {
+			_, _ = s.env.Stderr.Write(text.Bytes())
+		}
 		return status
 	}
 	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
@@ -223,7 +238,7 @@ func runMany(ctx context.Context, env Env, c *command) int {
 // inherit takes over the options that stand before -M.
 func (c *command) inherit(from *command) {
 	if c.form == formText {
-		c.form, c.delim, c.noHeader = from.form, from.delim, from.noHeader
+		c.form, c.yaml, c.delim, c.noHeader = from.form, from.yaml, from.delim, from.noHeader
 	}
 	c.force = c.force || from.force
 	c.verbose = c.verbose || from.verbose

@@ -30,7 +30,7 @@ func usageLine(a *action, class string, o *operation) string {
 	return strings.Join(parts, " ")
 }
 
-const grammar = `clmgr {[-c|-d X] [-S] | [-x] | [-o json]} [-v] [-f] [-a ATTR,...] [-l LEVEL] [-T ID]
+const grammar = `clmgr {[-c|-d X] [-S] | [-x] | [-o json|yaml]} [-v] [-f] [-a ATTR,...] [-l LEVEL] [-T ID]
       ACTION CLASS [NAME] [ATTR=VALUE ...]
 clmgr -M "ACTION CLASS NAME ATTR=VALUE ..."     several operations, one on each line
 clmgr help [ACTION [CLASS [ATTR]]]              clmgr help status    clmgr help checks [NUMBER]
@@ -39,12 +39,14 @@ clmgr help [ACTION [CLASS [ATTR]]]              clmgr help status    clmgr help 
 var optionHelp = [][2]string{
 	{"-c, -d X", "query: values separated by colons, or by X; -S leaves the heading out"},
 	{"-x", "query: XML"},
-	{"-o json", "JSON, from every action"},
+	{"-o json, -o yaml", "JSON or YAML, from every action; -o json/1 names the form, which docs/output.md describes"},
 	{"-a A,B", "query: only these attributes"},
 	{"-v", "query without a name: the objects, not only their names"},
 	{"-f", "force: do not ask, and override what may be overridden"},
-	{"-l LEVEL", "accepted: error, standard, low, med, high or max"},
+	{"-l LEVEL", "what is recorded of the call in clutils.log. error: only a failure; standard, low: begin and end (the default); " +
+		"med, high, max: also how long it took and why it failed"},
 	{"-T ID", "a transaction id that stands in the record of calls and in the history"},
+	{"-M TEXT", "several operations, one on each line; it stops at the first that fails"},
 	{"-D", "accepted: nothing is ever added by itself"},
 	{"--timeout T", "how long to wait for the effect: seconds, or 90s, 2m; 0: as long as it takes (default 360). The attribute TIMEOUT=T says the same"},
 	{"--no-wait", "end when the command is committed; what was not waited for is said"},
@@ -69,7 +71,7 @@ func (s *session) showActions() error {
 	}
 	fmt.Fprintln(w, "\nOptions:")
 	for _, o := range optionHelp {
-		twoColumns(w, o[0], o[1], 16)
+		twoColumns(w, o[0], o[1], 22)
 	}
 	return nil
 }

@@ -27,6 +27,15 @@ var logs = []struct{ name, path, doc string }{
 	{"cspoc.log", "log/cspoc.log", "operations on all nodes"},
 }
 
+// maxLogLines bounds a log in JSON: the last lines, where neither HEAD nor TAIL says how many.
+const maxLogLines = 10000
+
+// A logText is a log, for -o json.
+type logText struct {
+	Path  string   `json:"path"`
+	Lines []string `json:"lines"`
+}
+
 // viewLog shows a log of this node.
 func viewLog(_ context.Context, s *session, t *target) error {
 	if t.name() == "" {
@@ -82,7 +91,21 @@ func (s *session) showLog(path string) error {
 		return fail(ExitNotFound, "%w", err)
 	}
 	defer func() { _ = f.Close() }()
-	return copyLines(s.out, f, keep, head, tail)
+	if s.form != formJSON {
+		return copyLines(s.out, f, keep, head, tail)
+	}
+	var text strings.Builder
+	if tail == 0 && head == 0 {
+		tail = maxLogLines
+	}
+	if err := copyLines(&text, f, keep, head, tail); err != nil {
+		return err
+	}
+	lines := []string{}
+	if text.Len() > 0 {
+		lines = strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+	}
+	return writeJSON(s.out, logText{path, lines})
 }
 
 func (s *session) count(attr string) (int, error) {
@@ -179,9 +202,24 @@ func (s *session) record() func(error) {
 		id = strconv.Itoa(os.Getpid())
 	}
 	stamp := func() string { return time.Now().In(s.env.Location).Format(time.RFC3339Nano) }
-	line(fmt.Sprintf("%s [%s] %s: start: clmgr %s\n", stamp(), id, userName(), printable(s.masked())))
+	call := printable(s.masked())
+	if s.level == "error" {
+		return func(err error) {
+			if err != nil {
+				line(fmt.Sprintf("%s [%s] %s: failed: clmgr %s: status %d\n", stamp(), id, userName(), call, statusOf(err)))
+			}
+		}
+	}
+	line(fmt.Sprintf("%s [%s] %s: start: clmgr %s\n", stamp(), id, userName(), call))
 	return func(err error) {
-		line(fmt.Sprintf("%s [%s] %s: end: status %d\n", stamp(), id, userName(), statusOf(err)))
+		more := ""
+		if hasWord([]string{"med", "high", "max"}, s.level) {
+			more = fmt.Sprintf(", %.3f s", time.Since(s.began).Seconds())
+			if err != nil && !errors.Is(err, errSilent) {
+				more += ": " + strings.ReplaceAll(printable(err.Error()), "\n", " | ")
+			}
+		}
+		line(fmt.Sprintf("%s [%s] %s: end: status %d%s\n", stamp(), id, userName(), statusOf(err), more))
 	}
 }
 

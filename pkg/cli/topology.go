@@ -49,7 +49,13 @@ func (t *toolCall) topCluster(d *cluster.Definition) {
 	t.line("Cluster Name:    %s", d.Name)
 	t.line("Cluster Type:    Standard")
 	t.line("Heartbeat Type:  Unicast")
-	t.line("Repository Disk: None")
+	disk := "None"
+	for i, r := range d.Repositories {
+		if i == 0 {
+			disk = r.Device + " (" + cmp.Or(r.UUID, "not formatted") + ")"
+		}
+	}
+	t.line("Repository Disk: %s", disk)
 	t.line("There are %d node(s) and %d network(s) defined", len(d.Nodes), len(d.Networks))
 }
 
@@ -115,20 +121,66 @@ func interfaces(ctx context.Context, t *toolCall) error {
 	if err != nil {
 		return err
 	}
+	if node, ok := t.flags['n']; ok && d.Node(node) == nil {
+		return fail(ExitNotFound, "there is no node %q", node)
+	}
 	t.interfaceTable(d)
 	return nil
 }
 
+// interfaceColumns are cllsif's, with the widths of its table. What this cluster has not - hardware addresses, global names, aliases
+// for heartbeats - stays empty.
+var interfaceColumns = []struct {
+	name  string
+	width int
+}{{"Adapter", 20}, {"Type", 11}, {"Network", 16}, {"Net Type", 9}, {"Attribute", 10}, {"Node", 12}, {"IP Address", 24}, {"Hardware Address", 17},
+	{"Interface Name", 17}, {"Global Name", 12}, {"Netmask", 16}, {"Alias for HB", 13}, {"Prefix Length", 14}}
+
 func (t *toolCall) interfaceTable(d *cluster.Definition) {
-	row := func(c ...string) {
-		widths := []int{20, 11, 16, 9, 10, 12, 24, 17, 16, 18}
-		var b strings.Builder
-		for i, v := range c {
-			b.WriteString(column(v, widths[i]))
-		}
-		t.line("%s", b.String())
+	heading := make([]string, 0, len(interfaceColumns))
+	for _, c := range interfaceColumns {
+		heading = append(heading, c.name)
 	}
-	row("Adapter", "Type", "Network", "Net Type", "Attribute", "Node", "IP Address", "Interface Name", "Netmask", "Prefix Length")
+	colons := t.name == "cllsif" && t.has('c')
+	switch {
+	case colons && !t.has('S'):
+		t.interfaceLine(append([]string{"#" + heading[0]}, heading[1:]...))
+	case !colons:
+		t.interfaceRow(heading)
+	}
+	t.eachInterface(d, func(c []string) {
+		label, byLabel := t.flags['i']
+		node, byNode := t.flags['n']
+		if t.name == "cllsif" && (byLabel && c[0] != label || byNode && c[5] != node) {
+			return
+		}
+		if colons {
+			t.interfaceLine(c)
+			return
+		}
+		t.interfaceRow(c)
+	})
+}
+
+func (t *toolCall) interfaceRow(c []string) {
+	var b strings.Builder
+	for i, v := range c {
+		b.WriteString(column(v, interfaceColumns[i].width))
+	}
+	t.line("%s", b.String())
+}
+
+func (t *toolCall) interfaceLine(c []string) {
+	escape := strings.NewReplacer("\\", "\\\\", ":", "\\:")
+	out := make([]string, 0, len(c))
+	for _, v := range c {
+		out = append(out, escape.Replace(v))
+	}
+	t.line("%s", strings.Join(out, ":"))
+}
+
+// eachInterface calls show with the columns of each address: of a node its own, then the services that may come there.
+func (t *toolCall) eachInterface(d *cluster.Definition, show func([]string)) {
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
 		for _, w := range d.Networks {
@@ -140,12 +192,19 @@ func (t *toolCall) interfaceTable(d *cluster.Definition) {
 			if w.Private {
 				attribute = "private"
 			}
+			row := func(label, kind, address, iface string, bits int) {
+				show([]string{label, kind, w.Name, "ether", attribute, n.Name, address, "", iface, "", netmask(address, bits), "", length(bits)})
+			}
 			address, bits := splitPrefix(own)
-			row(bootLabel(n.Name), "boot", w.Name, "ether", attribute, n.Name, address, t.interfaceOf(n.Name, w.Name), netmask(address, bits), length(bits))
+			row(bootLabel(n.Name), "boot", address, t.interfaceOf(n.Name, w.Name), bits)
+			for _, p := range d.PersistentIPs {
+				if p.Network == w.Name && p.Node == n.Name {
+					row(p.Name, "persistent", p.Address, "", firstNonZero(p.Prefix, w.Prefix, bits))
+				}
+			}
 			for _, s := range d.ServiceIPs {
 				if s.Network == w.Name {
-					b := firstNonZero(s.Prefix, w.Prefix, bits)
-					row(s.Name, "service", w.Name, "ether", attribute, n.Name, s.Address, s.Interface, netmask(s.Address, b), length(b))
+					row(s.Name, "service", s.Address, s.Interface, firstNonZero(s.Prefix, w.Prefix, bits))
 				}
 			}
 		}

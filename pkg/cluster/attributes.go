@@ -325,36 +325,14 @@ func (c *Class) object(d *Definition, name string) (string, error) {
 
 func (c *Class) noAttribute(name string) error {
 	n := strings.ToUpper(name)
-	if instead, ok := powerhaOnly[n]; ok {
-		return fmt.Errorf("%s: %s is PowerHA's: %s: %w", c.Name, n, instead, ErrIncorrect)
+	if f := FindForeign(n, c.Name); f != nil {
+		return fmt.Errorf("%s: %s: %w", c.Name, f.Refusal(), ErrIncorrect)
 	}
 	var all []string
 	for _, a := range c.Attributes {
 		all = append(all, a.Name)
 	}
 	return fmt.Errorf("%s has no attribute %s%s: it has %s: %w", c.Name, n, DidYouMean(n, all), strings.Join(all, ", "), ErrIncorrect)
-}
-
-// powerhaOnly explains attributes that an administrator of PowerHA may type and that mean nothing here.
-var powerhaOnly = map[string]string{
-	"HEARTBEAT_FREQUENCY":               "timings come as one checked set, by PROFILE",
-	"GRACE_PERIOD":                      "timings come as one checked set, by PROFILE",
-	"NETWORK_FAILURE_DETECTION_TIME":    "timings come as one checked set, by PROFILE",
-	"HEARTBEAT_TYPE":                    "heartbeats are unicast",
-	"CLUSTER_IP":                        "heartbeats are unicast",
-	"SPLIT_POLICY":                      "a majority decides, and only a proof frees what the other side held",
-	"MERGE_POLICY":                      "a majority decides, and nobody is reset for a merge",
-	"TIEBREAKER":                        "the repository volume is the tie-breaker of two nodes",
-	"QUARANTINE_POLICY":                 "add a fence_device, or rely on the node's deadman",
-	"CRIT_DAEMON_RESTART_GRACE_PERIOD":  "the deadman bounds how long a daemon may be away, by PROFILE",
-	"CAA_REPOS_MODE":                    "loss of the repository never stops a node",
-	"CAA_PVM_WATCHDOG_TIMER":            "the deadman's backend is set in each node's own file",
-	"CPU_USAGE_MONITOR":                 "processor use is read from /metrics",
-	"PROCESS_TO_MONITOR_CPU_USAGE":      "processor use is read from /metrics",
-	"CPU_USAGE_MONITOR_INTERVAL":        "processor use is read from /metrics",
-	"SITE_POLICY":                       "sites are not managed yet",
-	"SECONDARYNODES":                    "sites are not managed yet",
-	"SKIP_EVENT_PROCESSING_MANAGE_NODE": "a node that is managed again adopts what runs",
 }
 
 // DidYouMean returns ` (did you mean "x"?)` for the nearest candidate that is near enough to be a slip of the finger, else "".
