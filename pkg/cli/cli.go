@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/client"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
+	"github.com/holdfast-ha/holdfast/pkg/config"
 )
 
 // An Env is what a command has of the world. The zero value of a field means the usual thing.
@@ -121,6 +122,15 @@ func (e Env) filled() Env {
 	return e
 }
 
+// yaml returns an environment whose output is JSON that is turned into YAML when end is called. What goes to the standard error
+// is not held back: somebody may be asked there.
+func (e Env) yaml() (Env, func()) {
+	var out bytes.Buffer
+	to := e.Stdout
+	e.Stdout = &out
+	return e, func() { _ = config.WriteYAML(to, out.Bytes()) } // as with every other form, there is nobody to tell of a closed output
+}
+
 // toolName maps the name of the binary, without directory and suffix, to that of a tool.
 func toolName(argv0 string) string {
 	return strings.ToLower(strings.TrimSuffix(filepath.Base(argv0), ".exe"))
@@ -189,21 +199,21 @@ func (s *session) report(err error) int {
 		var text bytes.Buffer
 		_ = writeJSON(&text, out)
 		if s.yaml {
-			_ = toYAML(s.env.Stderr, text.Bytes())
+			_ = config.WriteYAML(s.env.Stderr, text.Bytes())
 		} else {
 			_, _ = s.env.Stderr.Write(text.Bytes())
 		}
 		return status
 	}
 	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintf(s.env.Stderr, "ERROR: %s\n", line)
+		fmt.Fprintf(s.env.Stderr, "ERROR: %s\n", printable(line))
 	}
 	return status
 }
 
 // warn prints a sentence that does not change the status.
 func (s *session) warn(format string, args ...any) {
-	fmt.Fprintf(s.env.Stderr, "WARNING: "+format+"\n", args...)
+	fmt.Fprintln(s.env.Stderr, "WARNING: "+printable(fmt.Sprintf(format, args...)))
 }
 
 // runMany runs the operations of -M one after another and stops at the first that fails.

@@ -161,5 +161,5 @@ func (t *target) knows(attr string) bool {
 
 // notice tells something that a person should know and a program need not.
 func (s *session) notice(format string, args ...any) {
-	fmt.Fprintf(s.env.Stderr, "NOTICE: "+format+"\n", args...)
+	fmt.Fprintln(s.env.Stderr, "NOTICE: "+printable(fmt.Sprintf(format, args...)))
 }

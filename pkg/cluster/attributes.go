@@ -185,7 +185,7 @@ func (c *Class) Add(d *Definition, name string, set []Assignment) error {
 		return nil
 	}
 	if err := CheckName(name); err != nil {
-		return fmt.Errorf("add %s %q: %w: %w", c.Name, name, err, ErrIncorrect)
+		return fmt.Errorf("add %s %q: %w: %w", c.Name, shortened(name), err, ErrIncorrect)
 	}
 	if c.Singleton && len(c.names(work)) > 0 {
 		return fmt.Errorf("add %s %s: there is the %s %s already: %w", c.Name, name, c.Name, c.names(work)[0], ErrExists)
@@ -239,7 +239,7 @@ func (c *Class) Modify(d *Definition, name string, set []Assignment) error {
 	}
 	if to != "" && to != name {
 		if err := CheckName(to); err != nil {
-			return fmt.Errorf("rename %s %s to %q: %w: %w", c.Name, name, to, err, ErrIncorrect)
+			return fmt.Errorf("rename %s %s: NAME=%s: %w: %w", c.Name, name, shortened(to), err, ErrIncorrect)
 		}
 		if !c.Singleton && c.Has(work, to) {
 			return fmt.Errorf("rename %s %s: there is a %s %s already: %w", c.Name, name, c.Name, to, ErrExists)
@@ -300,8 +300,15 @@ func (c *Class) assign(d *Definition, name string, set []Assignment) error {
 			bad = append(bad, fmt.Errorf("%s %s: %s cannot be empty: %w", c.Name, name, a.Name, ErrMissing))
 			continue
 		}
-		if err := a.set(d, name, v); err != nil {
-			bad = append(bad, fmt.Errorf("%s %s: %s=%s: %w: %w", c.Name, name, a.Name, v, err, ErrIncorrect))
+		err := a.checkText(v)
+		if err == nil {
+			err = a.set(d, name, v)
+		}
+		if err == nil {
+			err = a.checkKept(a.get(d, name))
+		}
+		if err != nil {
+			bad = append(bad, fmt.Errorf("%s %s: %s=%s: %w: %w", c.Name, name, a.Name, shortened(v), bounded(err), ErrIncorrect))
 		}
 	}
 	d.Defaults()
@@ -318,9 +325,9 @@ func (c *Class) object(d *Definition, name string) (string, error) {
 		return name, nil
 	}
 	if len(names) == 0 {
-		return "", fmt.Errorf("no %s %q: none is defined: %w", c.Name, name, ErrNotFound)
+		return "", fmt.Errorf("no %s %q: none is defined: %w", c.Name, shortened(name), ErrNotFound)
 	}
-	return "", fmt.Errorf("no %s %q%s: there are %s: %w", c.Name, name, DidYouMean(name, names), strings.Join(names, ", "), ErrNotFound)
+	return "", fmt.Errorf("no %s %q%s: there are %s: %w", c.Name, shortened(name), DidYouMean(name, names), strings.Join(names, ", "), ErrNotFound)
 }
 
 func (c *Class) noAttribute(name string) error {

@@ -146,6 +146,9 @@ func flow(v reflect.Value) (string, bool) {
 				return "", false
 			}
 			s, _ := flow(item)
+			if item.Kind() == reflect.String && strings.Contains(s, ":") && s[0] != '"' {
+				s = `"` + s + `"` // between brackets some readers take a:b for a mapping
+			}
 			parts = append(parts, s)
 		}
 		return "[" + strings.Join(parts, ", ") + "]", true

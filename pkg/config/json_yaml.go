@@ -1,4 +1,4 @@
-package cli
+package config
 
 import (
 	"bytes"
@@ -9,20 +9,10 @@ import (
 	"strings"
 )
 
-// -o yaml is -o json in another notation: the same keys in the same order, numbers to the last digit. What is written is the part
-// of YAML that every reader understands alike: a text that some version could take for something else stands in quotes.
-
-// yaml returns an environment whose output is JSON that is turned into YAML when end is called. What goes to the standard error
-// is not held back: somebody may be asked there.
-func (e Env) yaml() (Env, func()) {
-	var out bytes.Buffer
-	to := e.Stdout
-	e.Stdout = &out
-	return e, func() { _ = toYAML(to, out.Bytes()) } // as with every other form, there is nobody to tell of a closed output
-}
-
-// toYAML writes JSON documents as YAML documents. Lines that are no JSON - warnings, progress - stay as they are.
-func toYAML(w io.Writer, text []byte) error {
+// WriteYAML writes JSON documents as YAML documents: the same keys in the same order, numbers to the last digit. What is written is
+// the part of YAML that every reader understands alike: a text that some version of it could take for something else stands in
+// quotes. Lines that are no JSON stay as they are. The error is the writer's.
+func WriteYAML(w io.Writer, text []byte) error {
 	var b bytes.Buffer
 	for documents := 0; len(bytes.TrimSpace(text)) > 0; {
 		d := json.NewDecoder(bytes.NewReader(text))
