@@ -1,5 +1,5 @@
-// Command clmgr is the administrator's command. Called by another name (clRGinfo, cltopinfo, cllsif, clshowres, clshowsrv,
-// cldump, cldisp) it is that tool.
+// Command clmgr is the administrator's command. Called by another name (clRGinfo, clRGmove, cltopinfo, cllsif,
+// clshowres, clshowsrv, cldump, cldisp, clverify, clsnapshot, lscluster) it is that tool.
 package main
 
 import (

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -38,6 +40,7 @@ type Env struct {
 	Simulate func(ctx context.Context, s Simulation) int
 
 	hopeless, calmness time.Duration // see the constants; tests have less patience
+	lookup             func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // A Simulation is what `clmgr simulate` was asked.
@@ -106,6 +109,9 @@ func (e Env) filled() Env {
 	}
 	if e.Location == nil {
 		e.Location = time.Local
+	}
+	if e.lookup == nil {
+		e.lookup = net.DefaultResolver.LookupNetIP
 	}
 	if e.hopeless == 0 {
 		e.hopeless = hopeless
@@ -189,12 +195,9 @@ func (s *session) report(err error) int {
 		return status
 	}
 	if s.form == formJSON {
-		out := map[string]any{"error": err.Error(), "status": status}
+		out := errorOutput{Error: err.Error(), Status: status}
 		if e, ok := errors.AsType[*api.Error](err); ok {
-			out["code"] = e.Code
-			if len(e.Faults) > 0 {
-				out["faults"] = e.Faults
-			}
+			out.Code, out.Faults = e.Code, e.Faults
 		}
 		var text bytes.Buffer
 		_ = writeJSON(&text, out)

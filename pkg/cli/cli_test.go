@@ -3,8 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,6 +154,12 @@ func (l *lab) call(ctx context.Context, env Env, args ...string) outcome {
 			return l.socket
 		}
 		return ""
+	}
+	env.lookup = func(_ context.Context, _, host string) ([]netip.Addr, error) {
+		if host == "svc1" {
+			return []netip.Addr{netip.MustParseAddr("10.1.1.10")}, nil
+		}
+		return nil, errors.New("no such host")
 	}
 	env.hopeless = 100 * time.Millisecond
 	if env.calmness == 0 {

@@ -172,8 +172,12 @@ func addObject(ctx context.Context, s *session, t *target) error {
 		return err
 	}
 	what := strings.TrimSpace(t.what() + " " + t.name())
+	nameless := s.addressByName(ctx, t)
 	reply, err := s.edit(ctx, what, func(d *cluster.Definition) error { return t.class.Add(d, t.name(), s.set) })
 	if err != nil {
+		if nameless != "" && errors.Is(err, cluster.ErrMissing) {
+			return fail(ExitMissing, "%w%s", err, nameless)
+		}
 		return err
 	}
 	return s.changed(ctx, what, reply, strings.TrimSpace(t.class.Name+" "+t.name())+" is defined and active on all nodes")

@@ -1,5 +1,5 @@
 // Package cli is what the administrator types: clmgr with PowerHA's grammar, and the status tools by their own names
-// (clRGinfo, cltopinfo, clshowres, clshowsrv, cldump, cldisp), all in one binary that looks at the name it was called by.
+// (clRGinfo, clRGmove, cltopinfo, cllsif, clshowres, clshowsrv, cldump, cldisp, clverify, clsnapshot, lscluster), all in one binary that looks at the name it was called by.
 //
 // It talks to the daemon on this machine through package client and decides nothing about the cluster. Classes and attributes
 // come from package cluster's one table. It never says that something is done before the change is committed and its effect

@@ -37,6 +37,7 @@ func upToDate(t *testing.T, path, want string) {
 // TestGenerated: what is made from the tables is as they are now, and nothing else lies beside it.
 func TestGenerated(t *testing.T) {
 	upToDate(t, "../../docs/clmgr.md", Reference())
+	upToDate(t, "../../docs/output.md", OutputReference())
 	pages := Manuals()
 	for name, text := range pages {
 		upToDate(t, filepath.Join("../../docs/man", name), text)

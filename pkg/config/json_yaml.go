@@ -3,22 +3,30 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"strings"
 )
 
-// WriteYAML writes JSON documents as YAML documents: the same keys in the same order, numbers to the last digit. What is written is
+var errNoDocument = errors.New("no object and no list")
+
+// WriteYAML writes JSON documents - objects and lists - as YAML documents: the same keys in the same order, numbers to the last digit. What is written is
 // the part of YAML that every reader understands alike: a text that some version of it could take for something else stands in
 // quotes. Lines that are no JSON stay as they are. The error is the writer's.
 func WriteYAML(w io.Writer, text []byte) error {
 	var b bytes.Buffer
 	for documents := 0; len(bytes.TrimSpace(text)) > 0; {
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.UseNumber()
+		var d *json.Decoder
 		var doc bytes.Buffer
-		err := yamlValue(&doc, d, 0, true)
+		text = bytes.TrimLeft(text, "\r\n")
+		err := errNoDocument
+		if text[0] == '{' || text[0] == '[' {
+			d = json.NewDecoder(bytes.NewReader(text))
+			d.UseNumber()
+			err = yamlValue(&doc, d, 0, true)
+		}
 		if err != nil {
 			line, rest, _ := bytes.Cut(text, []byte("\n"))
 			b.Write(line)
