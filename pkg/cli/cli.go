@@ -237,15 +237,24 @@ func runMany(ctx context.Context, env Env, c *command) int {
 		if err != nil {
 			return s.report(err)
 		}
-		one.inherit(c)
-		s = newSession(env, one)
-		err = s.run(ctx)
-		s.client.Close()
-		if status := s.report(err); status != ExitOK {
+		if status := runOne(ctx, env, c, one); status != ExitOK {
 			return status
 		}
 	}
 	return ExitOK
+}
+
+// runOne runs one operation of -M.
+func runOne(ctx context.Context, env Env, all, one *command) int {
+	if one.yaml && !all.yaml { // all of them are YAML else, and end together
+		var end func()
+		env, end = env.yaml()
+		defer end()
+	}
+	one.inherit(all)
+	s := newSession(env, one)
+	defer s.client.Close()
+	return s.report(s.run(ctx))
 }
 
 // inherit takes over the options that stand before -M.

@@ -130,12 +130,16 @@ func noCommand(_ context.Context, t *toolCall) error {
 }
 
 // lscluster is AIX's command, as far as this cluster has what it shows. What nobody measures is UNKNOWN.
-func lscluster(_ context.Context, t *toolCall) error {
+func lscluster(ctx context.Context, t *toolCall) error {
 	switch {
 	case t.has('m'):
 		t.lsNodes()
 	case t.has('i'):
-		t.lsInterfaces()
+		d, err := t.definitionOf(ctx)
+		if err != nil {
+			return err
+		}
+		t.lsInterfaces(d)
 	case t.has('d'):
 		t.lsDisks()
 	case t.has('c'):
@@ -212,7 +216,7 @@ func (t *toolCall) contacts(n *api.Node) [][3]string {
 	return out
 }
 
-func (t *toolCall) lsInterfaces() {
+func (t *toolCall) lsInterfaces(d *cluster.Definition) {
 	t.line("Network/Storage Interface Query")
 	t.line("")
 	t.line("Cluster Name: %s", t.st.Cluster.Name)
@@ -228,32 +232,52 @@ func (t *toolCall) lsInterfaces() {
 		t.line("Number of interfaces discovered = %d", len(n.Networks))
 		for k, w := range n.Networks {
 			t.line("        Interface number %d, %s", k+1, orUnknown(w.Interface))
-			t.line("                IFNET type = 6 (IFT_ETHER)")
-			t.line("                MAC address = %s", api.Unknown)
-			t.line("                Smoothed RTT across interface = %s", api.Unknown)
-			t.line("                Interface state = %s", orUnknown(w.State))
-			t.line("                Network = %s", w.Name)
-			var list []api.Address
-			for _, a := range n.Addresses {
-				if a.Network == w.Name {
-					list = append(list, a)
-				}
-			}
-			t.line("                Number of regular addresses configured on interface = %d", len(list))
-			for _, a := range list {
-				family := "IPv4 ADDRESS"
-				if strings.Contains(a.Address, ":") {
-					family = "IPv6 ADDRESS"
-				}
-				if m := netmask(a.Address, a.Prefix); m != "" {
-					m = " netmask " + m
-					t.line("                %s: %s%s", family, a.Address, m)
-					continue
-				}
-				t.line("                %s: %s", family, a.Address)
-			}
+			t.lsInterface(d, n, &w)
 		}
 	}
+}
+
+func (t *toolCall) lsInterface(d *cluster.Definition, n *api.Node, w *api.NodeNetwork) {
+	t.line("                IFNET type = 6 (IFT_ETHER)")
+	t.line("                MAC address = %s", api.Unknown)
+	t.line("                Smoothed RTT across interface = %s", api.Unknown)
+	t.line("                Interface state = %s", orUnknown(w.State))
+	t.line("                Network = %s", w.Name)
+	var list []api.Address
+	for _, a := range n.Addresses {
+		if a.Network == w.Name {
+			list = append(list, a)
+		}
+	}
+	t.line("                Number of regular addresses configured on interface = %d", len(list))
+	for _, a := range list {
+		family, mask := "IPv4 ADDRESS", netmask(a.Address, prefixOf(d, n.Name, &a))
+		if strings.Contains(a.Address, ":") {
+			family, mask = "IPv6 ADDRESS", length(prefixOf(d, n.Name, &a))
+		}
+		if mask != "" {
+			mask = " netmask " + mask
+		}
+		t.line("                %s: %s%s", family, a.Address, mask)
+	}
+}
+
+// prefixOf is the length of an address's prefix as it is defined; 0: it is not said.
+func prefixOf(d *cluster.Definition, node string, a *api.Address) int {
+	own, network := 0, 0
+	if n := d.Node(node); n != nil {
+		_, own = splitPrefix(n.Addresses[a.Network])
+	}
+	if w := d.Network(a.Network); w != nil {
+		network = w.Prefix
+	}
+	if a.Kind == api.AddressBoot {
+		return firstNonZero(own, a.Prefix)
+	}
+	if s := d.ServiceIP(a.Label); s != nil {
+		return firstNonZero(a.Prefix, s.Prefix, network, own)
+	}
+	return firstNonZero(a.Prefix, network, own)
 }
 
 // reporting counts the nodes that are heard.

@@ -72,6 +72,17 @@ func TestFormsAreNamed(t *testing.T) {
 	}
 }
 
+// TestManyOperationsInYAML: before -M it is for all, within for one.
+func TestManyOperationsInYAML(t *testing.T) {
+	l := newLab(t)
+	if got := l.run("-o", "yaml", "-M", "-a NAME query rg rg1\n-a NAME query rg rg2"); got.out != "- NAME: rg1\n---\n- NAME: rg2\n" {
+		t.Errorf("%+v", got)
+	}
+	if got := l.run("-M", "-o yaml -a NAME query rg rg1\n-a NAME query rg rg2"); got.out != "- NAME: rg1\nNAME=\"rg2\"\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestYAMLSaysWhatJSONSays compares the two forms of the whole status, hostile names included.
 func TestYAMLSaysWhatJSONSays(t *testing.T) {
 	l := newLab(t)

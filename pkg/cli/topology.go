@@ -78,12 +78,21 @@ func (t *toolCall) topNode(d *cluster.Definition, n *cluster.Node) {
 			}
 		}
 		address, _ := splitPrefix(own)
-		t.line("                %s%s", column(bootLabel(n.Name), 16), address)
+		t.line("                %s%s", column(t.bootLabel(n.Name, w.Name), 16), address)
 	}
 }
 
-// bootLabel names a node's own address, which has no name in the definition.
-func bootLabel(node string) string { return node + "_boot" }
+// bootLabel names a node's own address, which has no name in the definition, as the status does.
+func (t *toolCall) bootLabel(node, network string) string {
+	if n := t.st.Node(node); n != nil {
+		for _, a := range n.Addresses {
+			if a.Kind == api.AddressBoot && a.Network == network && a.Label != "" {
+				return a.Label
+			}
+		}
+	}
+	return node + "_" + network
+}
 
 func splitPrefix(s string) (address string, bits int) {
 	if p, err := netip.ParsePrefix(s); err == nil {
@@ -99,7 +108,7 @@ func (t *toolCall) topNetwork(d *cluster.Definition, w *cluster.Network) {
 		if own, ok := n.Addresses[w.Name]; ok {
 			address, _ := splitPrefix(own)
 			t.line("        NODE %s:", n.Name)
-			t.line("                %s%s", column(bootLabel(n.Name), 16), address)
+			t.line("                %s%s", column(t.bootLabel(n.Name, w.Name), 16), address)
 		}
 	}
 }
@@ -196,7 +205,7 @@ func (t *toolCall) eachInterface(d *cluster.Definition, show func([]string)) {
 				show([]string{label, kind, w.Name, "ether", attribute, n.Name, address, "", iface, "", netmask(address, bits), "", length(bits)})
 			}
 			address, bits := splitPrefix(own)
-			row(bootLabel(n.Name), "boot", address, t.interfaceOf(n.Name, w.Name), bits)
+			row(t.bootLabel(n.Name, w.Name), "boot", address, t.interfaceOf(n.Name, w.Name), bits)
 			for _, p := range d.PersistentIPs {
 				if p.Network == w.Name && p.Node == n.Name {
 					row(p.Name, "persistent", p.Address, "", firstNonZero(p.Prefix, w.Prefix, bits))
