@@ -196,9 +196,12 @@ func TestMonitoringScripts(t *testing.T) {
 		}
 	}
 	clmgr := buildClmgr(t)
-	dir := filepath.Dir(clmgr)
+	dir := t.TempDir()
+	if err := os.Symlink(clmgr, filepath.Join(dir, "clmgr")); err != nil {
+		t.Fatal(err)
+	}
 	for _, x := range tools {
-		if err := os.Link(clmgr, filepath.Join(dir, x.name())); err != nil {
+		if err := os.Symlink(clmgr, filepath.Join(dir, x.name())); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -161,13 +163,47 @@ func TestShells(t *testing.T) {
 	}
 }
 
+// FuzzCompletion: no line makes a completion panic, or offer what does not begin with what is typed.
+func FuzzCompletion(f *testing.F) {
+	for _, s := range []string{"query cl", "-cSa NAME q rg ", "add rg x NODES=a,", "set failover -g x -m ", "-", "--", "-f", "apply -f ", "@clRGmove -g ", "help add rg ", "-o", "= =", "A=B c="} {
+		f.Add(s)
+	}
+	socket := filepath.Join(f.TempDir(), "nobody")
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Split(line, " ")
+		s := newSession(Env{Getenv: func(string) string { return socket }}.filled(), &command{})
+		defer s.client.Close()
+		c := &completion{ctx: t.Context(), client: s.client, asked: true}
+		cur := args[len(args)-1]
+		for _, w := range c.words(args) {
+			if w != fileMark && (len(w) < len(cur) || !strings.EqualFold(w[:len(cur)], cur)) {
+				t.Errorf("%q: offers %q", args, w)
+			}
+		}
+	})
+}
+
+// built is the program, built once for all tests that run it.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
 func buildClmgr(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "clmgr")
-	c := exec.Command("go", "build", "-o", path, "../../cmd/clmgr")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("build clmgr: %v\n%s", err, out)
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "clmgr-test-"); built.err != nil {
+			return
+		}
+		c := exec.Command("go", "build", "-o", filepath.Join(built.dir, "clmgr"), "../../cmd/clmgr")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("build clmgr: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return path
+	return filepath.Join(built.dir, "clmgr")
 }

@@ -104,8 +104,7 @@ type jsonField struct {
 // jsonFields lists the keys of a struct as encoding/json writes them.
 func jsonFields(t reflect.Type) []jsonField {
 	var out []jsonField
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		tag := f.Tag.Get("json")
 		if f.Anonymous && tag == "" {
 			out = append(out, jsonFields(f.Type)...)

@@ -352,6 +352,9 @@ func chosenAttributes(c *cluster.Class, names []string) ([]string, error) {
 			can = all[0]
 		}
 		if !slices.Contains(all, can) {
+			if f := cluster.FindForeign(can, c.Name); f != nil {
+				return nil, fail(ExitNotFound, "%s has no attribute %s, which is PowerHA's: %s", c.Name, f.Name, f.Why)
+			}
 			return nil, fail(ExitNotFound, "%s has no attribute %s%s; it has: %s", c.Name, strings.ToUpper(n),
 				cluster.DidYouMean(strings.ToUpper(n), all), strings.Join(all, ", "))
 		}

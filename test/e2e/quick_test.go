@@ -110,6 +110,7 @@ func TestOperatorsDay(t *testing.T) {
 			t.Errorf("the node was reset: boot %d, then %d", boots, now)
 		}
 	})
+	t.Run("other names", w.otherNames)
 	t.Run("four lines", func(t *testing.T) {
 		w.clmgr("node1", "set", "failover", "-g", group, "-m", "next")
 		w.clmgr("node1", "set", "fallback", "-g", group, "-m", "never")
@@ -135,6 +136,33 @@ func TestOperatorsDay(t *testing.T) {
 	}
 	w.loserFirst()
 	w.outages()
+}
+
+// otherNames uses the commands of PowerHA and CAA, and reads their output as scripts do. It leaves the group on node2.
+func (w *world) otherNames(t *testing.T) {
+	if out := w.must("node1", "clRGmove", "-g", group, "-n", "node3", "-m", "-i"); !strings.Contains(out, "ONLINE           node3") {
+		t.Errorf("clRGmove -i:\n%s", out)
+	}
+	w.answersFrom("node3")
+	w.must("node3", "clRGmove", "-g", group, "-d", "-a")
+	w.must("node1", "clRGmove", "-g", group, "-u", "-n", "node2")
+	w.answersFrom("node2")
+	for command, want := range map[string]string{
+		"clRGinfo -s | awk -F: '$2 == \"ONLINE\" {print $1, $3}'":                                   group + " node2",
+		"lscluster -m | grep -c 'State of node: UP'":                                                "3",
+		"lscluster -c | awk '/^Number of nodes in cluster/ {print $NF}'":                            "3",
+		"clmgr view subsystem clstrmgrES | awk '/^Current state:/ {print $3}'":                      "ST_STABLE",
+		"clmgr -cSv -a NAME,STATE query node | cut -d: -f2 | sort -u":                               "NORMAL",
+		"clmgr -o yaml query status | awk '/^  state:/ {print $2}'":                                 "STABLE",
+		"cllsif -cS | awk -F: '$2 == \"boot\" {n++} END {print n}'":                                 "3",
+		"clshowres -g " + group + " | awk '/^Participating Node Name/ {print $4, $5, $NF}'":         "node1 node2 node3",
+		"clsnapshot -c -n names >&2 && clsnapshot -l | grep -x names && clsnapshot -r -n names >&2": "names",
+	} {
+		if out := strings.TrimSpace(w.must("node1", "sh", "-c", command)); out != want {
+			t.Errorf("%s\nprints %q, wanted %q", command, out, want)
+		}
+	}
+	w.expect("a free command", w.run("node1", "clcmd", "touch", "/shared/ran"), 1, "nothing was run")
 }
 
 func (w *world) boots(node string) int {
