@@ -103,12 +103,12 @@ func init() {
 			doc: "without a name: the names, or with -v, -a or conditions the objects; ATTR=VALUE keeps those that match"},
 			operations: []operation{
 				{class: "event", aliases: []string{"events", "ev"}, names: namesNone, run: queryEvents, doc: "the cluster's history, oldest first",
-					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"SINCE", "id", "only those after this id"}, {"NODE", "node", ""},
-						{"GROUP", "group", ""}, {"KIND", "name", "as node_down"}}},
+					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"SINCE", "id", "only those after this id"}, {"NODE", "node", "only of this node"},
+						{"GROUP", "group", "only of this group"}, {"KIND", "name", "as node_down"}}},
 				{class: "snapshot", aliases: snapshotWords, usage: "[NAME[,NAME]]", names: namesListOpt, run: querySnapshots,
 					doc: "the kept definitions and where they are; those that begin with auto. the cluster took by itself before a change"},
 				{class: "audit", names: namesNone, run: queryAudit, doc: "who asked for which change on which node, and what became of it; refused attempts too",
-					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"USER", "name", ""}, {"NODE", "node", ""}, {"RESULT", "word", "as done, refused, forbidden"}}},
+					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"USER", "name", "only what this user asked for"}, {"NODE", "node", "only what was asked there"}, {"RESULT", "word", "as done, refused, forbidden"}}},
 				{class: "status", names: namesNone, run: queryStatus, doc: "everything that this node knows of the cluster (best with -o json)"},
 			}},
 		{name: "modify", aliases: []string{"mod", "ch", "change"}, doc: "change an object", anyClass: &operation{

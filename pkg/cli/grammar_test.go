@@ -138,7 +138,7 @@ func TestTableIsSound(t *testing.T) {
 				t.Errorf("%s %s has no help or nothing to run", a.name, o.class)
 			}
 			for _, x := range o.attrs {
-				if x.name != strings.ToUpper(x.name) || x.values == "" {
+				if x.name != strings.ToUpper(x.name) || x.values == "" || x.doc == "" {
 					t.Errorf("%s %s: attribute %+v", a.name, o.class, x)
 				}
 			}

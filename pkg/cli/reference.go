@@ -143,7 +143,11 @@ func writeAction(p page, a *action) {
 
 func writeOperation(p page, a *action, class string, o *operation) {
 	p.code(usageLine(a, class, o))
-	p.text(strings.ToUpper(o.doc[:1]) + o.doc[1:] + ".")
+	doc := strings.ToUpper(o.doc[:1]) + o.doc[1:] + "."
+	if len(o.aliases) > 0 {
+		doc += " The class is also: " + strings.Join(o.aliases, ", ") + "."
+	}
+	p.text(doc)
 	var list [][2]string
 	for _, x := range o.options {
 		list = append(list, [2]string{"-" + x.name + " " + x.values, x.doc})

@@ -3,42 +3,35 @@ package config
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"strings"
 )
 
-var errNoDocument = errors.New("no object and no list")
-
 // WriteYAML writes JSON documents - objects and lists - as YAML documents: the same keys in the same order, numbers to the last digit. What is written is
 // the part of YAML that every reader understands alike: a text that some version of it could take for something else stands in
 // quotes. Lines that are no JSON stay as they are. The error is the writer's.
 func WriteYAML(w io.Writer, text []byte) error {
 	var b bytes.Buffer
-	for documents := 0; len(bytes.TrimSpace(text)) > 0; {
-		var d *json.Decoder
-		var doc bytes.Buffer
-		text = bytes.TrimLeft(text, "\r\n")
-		err := errNoDocument
+	for documents := 0; len(text) > 0; {
 		if text[0] == '{' || text[0] == '[' {
-			d = json.NewDecoder(bytes.NewReader(text))
+			d := json.NewDecoder(bytes.NewReader(text))
 			d.UseNumber()
-			err = yamlValue(&doc, d, 0, true)
+			var doc bytes.Buffer
+			if yamlValue(&doc, d, 0, true) == nil {
+				if documents++; documents > 1 {
+					b.WriteString("---\n")
+				}
+				b.Write(doc.Bytes())
+				text = bytes.TrimPrefix(text[d.InputOffset():], []byte("\n"))
+				continue
+			}
 		}
-		if err != nil {
-			line, rest, _ := bytes.Cut(text, []byte("\n"))
-			b.Write(line)
-			b.WriteByte('\n')
-			text = rest
-			continue
-		}
-		if documents++; documents > 1 {
-			b.WriteString("---\n")
-		}
-		b.Write(doc.Bytes())
-		text = bytes.TrimLeft(text[d.InputOffset():], " \r\n")
+		line, rest, _ := bytes.Cut(text, []byte("\n"))
+		b.Write(line)
+		b.WriteByte('\n')
+		text = rest
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -19,7 +19,7 @@ func TestWriteYAML(t *testing.T) {
 		{`{"a":"no","b":"1.0","c":"2017-06-26","d":"a: b","e":"","f":"x\ny","g":"node1","h":"/dev/hdisk2"}`,
 			"a: \"no\"\nb: \"1.0\"\nc: \"2017-06-26\"\nd: \"a: b\"\ne: \"\"\nf: \"x\\ny\"\ng: node1\nh: /dev/hdisk2\n"},
 		{"{\"a\":1}\n{\"a\":2}\n", "a: 1\n---\na: 2\n"},
-		{"0 is text, and no number\n[[ -n $x ]]\n", "0 is text, and no number\n[[ -n $x ]]\n"},
+		{"0 is text, and no number\n\n[[ -n $x ]]\n{ echo; }\n", "0 is text, and no number\n\n[[ -n $x ]]\n{ echo; }\n"},
 		{"WARNING: something\n[1]\n", "WARNING: something\n- 1\n"},
 	} {
 		var b bytes.Buffer
