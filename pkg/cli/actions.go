@@ -299,6 +299,7 @@ func (a *action) dispatch(ctx context.Context, s *session, words []string) error
 	if err := s.checkOptions(t); err != nil {
 		return err
 	}
+	s.idleOptions(t)
 	// Some classes have a TIMEOUT of their own, which is then what is meant; --timeout is left for the waiting.
 	if own := t.setsAttributes() && t.class != nil && t.class.Attribute("TIMEOUT") != nil; !own {
 		if err := s.waitingTime(); err != nil {

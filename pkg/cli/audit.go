@@ -42,16 +42,16 @@ func queryAudit(ctx context.Context, s *session, _ *target) error {
 	if len(out) == 0 && len(keep) > 0 {
 		return fail(ExitNoMatch, "no record matches the conditions")
 	}
-	switch s.form {
-	case formJSON:
+	switch {
+	case s.form == formJSON:
 		return writeJSON(s.out, out)
-	case formColon, formXML:
+	case s.form != formText || len(s.attrs) > 0:
 		var list []record
 		for _, r := range out {
 			list = append(list, record{{"TIME", s.auditTime(r)}, {"NODE", r.Node}, {"USER", r.User}, {"ROLE", string(r.Role)}, {"WHAT", r.What}, {"RESULT", r.Result},
 				{"INDEX", strconv.FormatUint(r.Index, 10)}, {"DETAIL", r.Detail}})
 		}
-		return s.printRecords("audit", list)
+		return s.printChosen("audit", list)
 	}
 	for _, r := range out {
 		at, why := "", ""

@@ -61,8 +61,8 @@ func (s *session) listLogs() error {
 		}
 		list = append(list, record{{"NAME", l.name}, {"PATH", path}, {"SIZE", size}, {"DESCRIPTION", l.doc}})
 	}
-	if s.form != formText || s.verbose {
-		return s.printRecords("log", list)
+	if s.form != formText || s.verbose || len(s.attrs) > 0 {
+		return s.printChosen("log", list)
 	}
 	for i, l := range logs {
 		fmt.Fprintf(s.out, "%-16s %s (%s)\n", l.name, l.doc, list[i].value("PATH"))

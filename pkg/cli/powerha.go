@@ -163,3 +163,22 @@ func (t *target) knows(attr string) bool {
 func (s *session) notice(format string, args ...any) {
 	fmt.Fprintln(s.env.Stderr, "NOTICE: "+printable(fmt.Sprintf(format, args...)))
 }
+
+// idleOptions tells of options that were given and change nothing here: PowerHA's forms of output are a query's.
+func (s *session) idleOptions(t *target) {
+	lists := t.action.name == "query" && t.operation.class != "status" || t.action.name == "view" && t.operation.class == "log" && t.name() == ""
+	idle := func(option, why string) { s.notice("%s: %s has no effect: %s", t.what(), option, why) }
+	const forms = "it is a form of queries; -o json and -o yaml work everywhere"
+	switch {
+	case !lists && s.form == formColon:
+		idle("-c (or -d)", forms)
+	case !lists && s.form == formXML:
+		idle("-x", forms)
+	case s.noHeader && s.form != formColon:
+		idle("-S", "it goes with -c or -d")
+	}
+	records := t.class != nil || t.operation.class == "snapshot"
+	if len(s.attrs) > 0 && (!lists || s.form == formJSON && !records) {
+		idle("-a", "it chooses attributes of objects that are queried")
+	}
+}

@@ -432,19 +432,19 @@ func wants(keep map[string]string, attr, value string) bool {
 }
 
 func (s *session) printEvents(list []api.Event) error {
-	switch s.form {
-	case formJSON:
+	switch {
+	case s.form == formJSON:
 		if list == nil {
 			list = []api.Event{}
 		}
 		return writeJSON(s.out, list)
-	case formColon, formXML:
+	case s.form != formText || len(s.attrs) > 0:
 		var out []record
 		for _, e := range list {
 			out = append(out, record{{"ID", strconv.FormatUint(e.ID, 10)}, {"TIME", s.time(e)}, {"KIND", e.Kind}, {"NODE", e.Node}, {"GROUP", e.Group},
 				{"SENTENCE", e.Sentence}, {"USER", e.User}})
 		}
-		return s.printRecords("event", out)
+		return s.printChosen("event", out)
 	}
 	for _, e := range list {
 		who := ""

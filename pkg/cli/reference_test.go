@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
 
@@ -191,6 +192,46 @@ func TestPowerHAsWords(t *testing.T) {
 		if _, after := l.backend.YAML(); tc.status != ExitOK && after != before {
 			t.Errorf("%s: refused, and the definition has changed", tc.line)
 		}
+	}
+}
+
+// TestOptionsAreNotPassedOver: PowerHA's options work, or it is said that they do nothing.
+func TestOptionsAreNotPassedOver(t *testing.T) {
+	for _, tc := range []struct {
+		line   string
+		status int
+		want   string // in the errors; empty: nothing is there
+	}{
+		{"-c explain rg1", ExitOK, "-c (or -d) has no effect"},
+		{"-x export", ExitOK, "-x has no effect"},
+		{"-S query rg", ExitOK, "-S has no effect"},
+		{"-a NAME modify rg rg1 PRIORITY=1", ExitOK, "-a has no effect"},
+		{"-cS query rg", ExitOK, ""},
+		{"-x query snapshot", ExitOK, ""},
+		{"-a ID,KIND query event", ExitOK, ""},
+		{"-a ID,SORT query event", ExitNotFound, "event has no attribute SORT"},
+		{"-a NAME,TAKE query snapshot", ExitNotFound, `TAKE (did you mean "TAKEN"?)`},
+		{"-o json -a ID query event", ExitOK, "-a has no effect"},
+		{"-o json -a NAME query rg", ExitOK, ""},
+		{"-D -T 7 -l max query cluster", ExitOK, ""},
+	} {
+		l := newLab(t)
+		l.backend.OnExplain = func(string, string) (api.Explanation, error) {
+			return api.Explanation{Group: "rg1", Sentences: []string{"so"}}, nil
+		}
+		l.backend.AddEvent(api.Event{ID: 1, Kind: "node_up", Sentence: "node1 is up"})
+		if got := l.run("add", "snapshot", "s1"); got.status != 0 {
+			t.Fatal(got)
+		}
+		got := l.run(strings.Fields(tc.line)...)
+		if got.status != tc.status || !strings.Contains(got.errors, tc.want) || tc.want == "" && got.errors != "" {
+			t.Errorf("%s: %d %q; want %d and %q", tc.line, got.status, got.errors, tc.status, tc.want)
+		}
+	}
+	l := newLab(t)
+	l.backend.AddEvent(api.Event{ID: 1, Kind: "node_up", Sentence: "node1 is up"})
+	if got := l.run("-a", "KIND,ID", "query", "event"); got.out != "KIND=\"node_up\"\nID=\"1\"\n" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -104,23 +104,33 @@ func querySnapshots(ctx context.Context, s *session, t *target) error {
 	if len(t.names) == 0 && !s.verbose && len(s.attrs) == 0 && s.form != formJSON {
 		return s.printNames("snapshot", names)
 	}
-	return s.printRecords("snapshot", onlyAttributes(out, s.attrs))
+	return s.printChosen("snapshot", out)
 }
 
-// onlyAttributes keeps the attributes of -a.
-func onlyAttributes(list []record, attrs []string) []record {
-	if len(attrs) == 0 {
-		return list
+// printChosen prints records of the tables' own classes, with the attributes of -a only. An attribute that there is none of is refused,
+// as far as there is a record to see it by.
+func (s *session) printChosen(class string, list []record) error {
+	if len(s.attrs) == 0 {
+		return s.printRecords(class, list)
 	}
 	out := make([]record, 0, len(list))
 	for _, r := range list {
 		var keep record
-		for _, a := range attrs {
-			keep = append(keep, attribute{strings.ToUpper(a), r.value(a)})
+		for _, a := range s.attrs {
+			i := slices.IndexFunc(r, func(x attribute) bool { return strings.EqualFold(x.name, a) })
+			if i < 0 {
+				var all []string
+				for _, x := range r {
+					all = append(all, x.name)
+				}
+				return fail(ExitNotFound, "%s has no attribute %s%s; it has: %s", class, strings.ToUpper(a),
+					cluster.DidYouMean(strings.ToUpper(a), all), strings.Join(all, ", "))
+			}
+			keep = append(keep, r[i])
 		}
 		out = append(out, keep)
 	}
-	return out
+	return s.printRecords(class, out)
 }
 
 func snapshotNames(list api.SnapshotList) []string {
