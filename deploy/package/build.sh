@@ -18,6 +18,6 @@ for package in holdfast-client holdfast; do
 d
 }" "deploy/package/$package.yaml" >"$work/$package.yaml"
     for format; do
-        "$NFPM" package --config "$work/$package.yaml" --packager "$format" --target "$out/" >/dev/null
+        "$NFPM" package --config "$work/$package.yaml" --packager "$format" --target "$out/" >"$work/said" || { cat "$work/said" >&2; exit 1; }
     done
 done
