@@ -155,6 +155,9 @@ func lscluster(ctx context.Context, t *toolCall) error {
 // caaState is a node's state in the words of lscluster: whether it is heard, not whether its services run.
 func (t *toolCall) caaState(n *api.Node) string {
 	s := reachable(n)
+	if n.State == api.NodeIsolated {
+		s = api.Up // by its disk: it lives
+	}
 	if n.Name == t.st.Cluster.LocalNode {
 		s += "  NODE_LOCAL"
 	}
@@ -190,28 +193,42 @@ func (t *toolCall) lsNodes() {
 		t.line("        Interface     State  Protocol    Status")
 		t.line("        ------------------------------------------")
 		for _, c := range contacts {
-			t.line("        %s%s%s%s", column(c[0], 14), column(c[1], 7), column(c[2], 12), "none")
+			t.line("        %s%s%s%s", column(c.name, 14), column(c.state, 7), column(c.protocol, 12), c.status)
 		}
 	}
 }
 
-// contacts are the ways to another node: its interface, state and protocol. To oneself there are none.
-func (t *toolCall) contacts(n *api.Node) [][3]string {
+// A contact is a way to another node.
+type contact struct{ name, state, protocol, status string }
+
+// contacts are the ways to another node: its networks, and the repository volume, which CAA calls dpcom and uses when nothing else is
+// left. To oneself there are none.
+func (t *toolCall) contacts(n *api.Node) []contact {
 	if n.Name == t.st.Cluster.LocalNode {
 		return nil
 	}
-	var out [][3]string
+	var out []contact
+	if r := t.st.Cluster.Repository; r != nil {
+		disk := contact{"dpcom", api.Down, "none", "RESTRICTED"}
+		if r.Alive {
+			disk.state = api.Up
+		}
+		if n.State == api.NodeIsolated {
+			disk.state, disk.status = api.Up, "none"
+		}
+		out = append(out, disk)
+	}
 	for _, w := range n.Networks {
-		name, protocol := w.Interface, "IPv4"
-		if name == "" {
-			name = w.Name
+		c := contact{w.Interface, orUnknown(w.State), "IPv4", "none"}
+		if c.name == "" {
+			c.name = w.Name
 		}
 		for _, a := range n.Addresses {
 			if a.Network == w.Name && a.Kind == api.AddressBoot && strings.Contains(a.Address, ":") {
-				protocol = "IPv6"
+				c.protocol = "IPv6"
 			}
 		}
-		out = append(out, [3]string{name, orUnknown(w.State), protocol})
+		out = append(out, c)
 	}
 	return out
 }

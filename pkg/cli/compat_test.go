@@ -27,7 +27,7 @@ func TestCompatibilityTools(t *testing.T) {
 		l.backend.Change(func(st *api.Status) {
 			st.Instance = "test"
 			st.Cluster.Repository = &api.Repository{Name: "repo1", Device: "/dev/hdisk2", UUID: "00f6f5d0d387b342", Host: "node1", Voter: true, Alive: true}
-			st.Nodes[2].State = api.NodeSilent
+			st.Nodes[2].State, st.Nodes[2].Networks[0].State = api.NodeIsolated, api.Down
 			st.Nodes[1].Values = map[string]float64{"mem": 2048, "cpu": 98.1}
 		})
 		got := l.call(t.Context(), Env{Name: call[0]}, call[1:]...)
