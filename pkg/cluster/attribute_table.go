@@ -266,6 +266,17 @@ func nodeClass() Class {
 				}
 				return nil
 			}},
+		field[Node]{Attribute{Name: "INTERFACES", Aliases: []string{"INTERFACE"}, Kind: KindPairs, Refers: "network",
+			Doc: "the node's interfaces on a network by name, the preferred one first, as net1:eth0,net1:eth2; none: found by their addresses"},
+			func(_ *Definition, n *Node) string {
+				var out []string
+				for _, k := range sortedKeys(n.Interfaces) {
+					for _, i := range n.Interfaces[k] {
+						out = append(out, k+":"+i)
+					}
+				}
+				return strings.Join(out, ",")
+			}, setInterfaces},
 		text(Attribute{Name: "SITE", Doc: "where the machine stands"}, func(n *Node) *string { return &n.Site }),
 		integer(Attribute{Name: "CAPACITY", Default: "0", Doc: "the sum of the weights of the groups that the node takes; 0 is no limit"},
 			0, 1_000_000, func(n *Node) *int { return &n.Capacity }),
@@ -275,6 +286,33 @@ func nodeClass() Class {
 			Doc: "the platform may start a second copy of the node (HA restart of a virtual machine)"},
 			func(n *Node) bool { return n.PlatformRestart }, func(n *Node, v bool) { n.PlatformRestart = v }),
 	)
+}
+
+func setInterfaces(_ *Definition, n *Node, v string) error {
+	all := map[string][]string{}
+	for _, p := range SplitList(v) {
+		net, name, ok := strings.Cut(p, ":")
+		if !ok {
+			return fmt.Errorf("%q is not of the form network:interface", p)
+		}
+		if !interfaceName(name) {
+			return fmt.Errorf("the interface %q of network %s cannot be used: a name as eth0 or en1 is needed", name, net)
+		}
+		if slices.Contains(all[net], name) {
+			return fmt.Errorf("interface %s is given twice for network %s", name, net)
+		}
+		all[net] = append(all[net], name)
+	}
+	n.Interfaces = nil
+	if len(all) > 0 {
+		n.Interfaces = all
+	}
+	return nil
+}
+
+// interfaceName reports whether a machine can have an interface of that name.
+func interfaceName(s string) bool {
+	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/ \t\n:,")
 }
 
 func setAddress(n *Node, network, v string) error {
@@ -304,9 +342,6 @@ func parseNodeAddress(s string) (netip.Addr, int, error) {
 	return a, 0, nil
 }
 
-// distributions are PowerHA's preferences by which a service IP chooses its interface.
-var distributions = []string{"AC", "ACS", "C", "CS", "CPL", "ACPL", "ACPLS", "NOALI"}
-
 func networkClass() Class {
 	return newClass(Class{Name: "network", Aliases: []string{"ne", "nw", "net"}, Doc: "a network for heartbeats and service IPs"},
 		func(d *Definition) *[]Network { return &d.Networks }, func(n *Network) *string { return &n.Name },
@@ -322,9 +357,12 @@ func networkClass() Class {
 			func(n *Network) *int { return &n.Prefix }),
 		boolean(Attribute{Name: "PUBLIC", Default: "true", Doc: "false: heartbeats only, no service IPs"},
 			func(n *Network) bool { return !n.Private }, func(n *Network, v bool) { n.Private = !v }),
-		enum(Attribute{Name: "RESOURCE_DIST_PREF", Aliases: []string{"DISTRIBUTION"}, Values: distributions, Default: DefaultDistribution,
-			Doc: "how a service IP chooses its interface: anti-collocation, collocation, with or without the persistent IP, ..."},
-			func(n *Network) *string { return &n.Distribution }, nil),
+		distribution(enum(Attribute{Name: "RESOURCE_DIST_PREF", Aliases: []string{"DISTRIBUTION"}, Values: distributions, Default: DefaultDistribution,
+			Doc: "how a service IP chooses its interface: anti-collocation, collocation, and the same away from or with the persistent IP"},
+			func(n *Network) *string { return &n.Distribution }, nil)),
+		names(Attribute{Name: "PROBE_TARGETS", Aliases: []string{"NETMON"}, Kind: KindList,
+			Doc: "addresses in the network's subnet that are asked when it is in doubt whether an interface works; the members are asked anyway"},
+			func(n *Network) *[]string { return &n.ProbeTargets }),
 	)
 }
 

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 )
 
 // Clone returns a deep copy: no change to one can be seen in the other.
@@ -16,9 +15,16 @@ func (d *Definition) Clone() *Definition {
 	c.Nodes = slices.Clone(d.Nodes)
 	for i := range c.Nodes {
 		c.Nodes[i].Addresses = cloneMap(c.Nodes[i].Addresses)
+		c.Nodes[i].Interfaces = cloneMap(c.Nodes[i].Interfaces)
+		for k, list := range c.Nodes[i].Interfaces {
+			c.Nodes[i].Interfaces[k] = slices.Clone(list)
+		}
 		c.Nodes[i].StartOnBoot = clonePointer(c.Nodes[i].StartOnBoot)
 	}
 	c.Networks = slices.Clone(d.Networks)
+	for i := range c.Networks {
+		c.Networks[i].ProbeTargets = slices.Clone(c.Networks[i].ProbeTargets)
+	}
 	c.ServiceIPs = slices.Clone(d.ServiceIPs)
 	c.PersistentIPs = slices.Clone(d.PersistentIPs)
 	c.VolumeGroups = slices.Clone(d.VolumeGroups)
@@ -113,7 +119,7 @@ func dropEmpty(v reflect.Value) {
 	}
 }
 
-func cloneMap[V string | time.Duration](m map[string]V) map[string]V {
+func cloneMap[V any](m map[string]V) map[string]V {
 	if m == nil {
 		return nil
 	}

@@ -33,6 +33,10 @@ type Node struct {
 	// Addresses maps a network's name to the node's own (boot) address on it, with or without a prefix length. A node
 	// without an entry for a network has no interface there. Agents reach each other on these addresses.
 	Addresses map[string]string `json:"addresses,omitempty"`
+	// Interfaces lists, for a network, the node's interfaces on it by name, the preferred one first. Service and persistent IPs
+	// of the network may be on any of them, and move from one that fails to one that is well. Without an entry for a network
+	// they are found: the one that carries the node's address, and those with an address of their own in the same subnet.
+	Interfaces map[string][]string `json:"interfaces,omitempty"`
 	// Capacity limits the sum of the weights of the groups that the node takes; 0 is no limit.
 	Capacity int `json:"capacity,omitempty"`
 	// StartOnBoot says whether cluster services that were running when the node went away start again by themselves when
@@ -49,11 +53,14 @@ type Network struct {
 	// Prefix is the prefix length of service IPs on this network that do not give their own; 0 means that of the node's
 	// own interface there.
 	Prefix int `json:"prefix,omitempty"`
-	// Distribution is the preference by which a service IP chooses its interface among several: AC, C, CPL, ... The
-	// default is AC (anti-collocation).
+	// Distribution is the preference by which a service IP chooses its interface among several: AC (the default), C, CPL
+	// or ACPL; see PlaceAddress.
 	Distribution string `json:"distribution,omitempty"`
 	// Private networks carry heartbeats only.
 	Private bool `json:"private,omitempty"`
+	// ProbeTargets are addresses in the network's subnet, of routers for example, that are asked when it is in doubt whether
+	// an interface works (the habit of netmon.cf). The other members' addresses are asked in any case.
+	ProbeTargets []string `json:"probe_targets,omitempty"`
 }
 
 // A ServiceIP is an address that clients use and that moves with its group.

@@ -32,6 +32,10 @@ func (d *Definition) references(visit func(reference)) {
 			key := k
 			visit(reference{"network", fmt.Sprintf("nodes[%d].addresses.%s", i, k), "node " + n.Name, &key})
 		}
+		for _, k := range sortedKeys(n.Interfaces) {
+			key := k
+			visit(reference{"network", fmt.Sprintf("nodes[%d].interfaces.%s", i, k), "node " + n.Name, &key})
+		}
 	}
 	for i := range d.ServiceIPs {
 		s := &d.ServiceIPs[i]
@@ -107,21 +111,23 @@ func (d *Definition) renameReferences(class, from, to string) {
 			*r.name = to
 		}
 	})
-	rekey := func(m map[string]string) {
-		if v, ok := m[from]; ok {
-			delete(m, from)
-			m[to] = v
-		}
-	}
 	switch class {
 	case "network":
 		for i := range d.Nodes {
-			rekey(d.Nodes[i].Addresses)
+			rekey(d.Nodes[i].Addresses, from, to)
+			rekey(d.Nodes[i].Interfaces, from, to)
 		}
 	case "node":
 		for i := range d.FenceDevices {
-			rekey(d.FenceDevices[i].Plugs)
+			rekey(d.FenceDevices[i].Plugs, from, to)
 		}
+	}
+}
+
+func rekey[V any](m map[string]V, from, to string) {
+	if v, ok := m[from]; ok {
+		delete(m, from)
+		m[to] = v
 	}
 }
 
@@ -147,6 +153,7 @@ func (d *Definition) forget(class, name string) {
 	for i := range d.Nodes {
 		if class == "network" {
 			delete(d.Nodes[i].Addresses, name)
+			delete(d.Nodes[i].Interfaces, name)
 		}
 	}
 	for i := range d.ApplicationControllers {

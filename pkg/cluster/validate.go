@@ -76,6 +76,7 @@ func (d *Definition) Validate() []Problem {
 	v.nodes()
 	v.networks()
 	v.addresses()
+	v.interfaces()
 	v.volumeGroups()
 	v.fileSystems()
 	v.nfsExports()

@@ -15,11 +15,11 @@ func whole() *Definition {
 	return &Definition{
 		Name: "prod",
 		Nodes: []Node{
-			{Name: "node1", Addresses: map[string]string{"net1": "10.1.1.1/24", "net2": "10.2.2.1/24"}},
+			{Name: "node1", Addresses: map[string]string{"net1": "10.1.1.1/24", "net2": "10.2.2.1/24"}, Interfaces: map[string][]string{"net1": {"eth0", "eth2"}}},
 			{Name: "node2", Addresses: map[string]string{"net1": "10.1.1.2/24", "net2": "10.2.2.2/24"}},
 			{Name: "node3", Addresses: map[string]string{"net1": "10.1.1.3/24"}, Capacity: 10},
 		},
-		Networks:   []Network{{Name: "net1"}, {Name: "net2", Private: true}},
+		Networks:   []Network{{Name: "net1", ProbeTargets: []string{"10.1.1.254"}}, {Name: "net2", Private: true}},
 		ServiceIPs: []ServiceIP{{Name: "svc1", Address: "10.1.1.10", Network: "net1"}, {Name: "svc2", Address: "10.1.1.11", Network: "net1"}},
 		PersistentIPs: []PersistentIP{
 			{Name: "per1", Address: "10.1.1.21", Node: "node1", Network: "net1"}},
@@ -119,6 +119,16 @@ func TestValidate(t *testing.T) {
 			d.PersistentIPs = append(d.PersistentIPs, PersistentIP{Name: "per2", Address: "10.1.1.22", Node: "node1", Network: "net1"})
 		}, "persistent_ips[1]", "per1"},
 		{"distribution", func(d *Definition) { d.Networks[0].Distribution = "ACC" }, "networks[0].distribution", "did you mean"},
+		{"interface name", func(d *Definition) { d.Nodes[0].Interfaces = map[string][]string{"net1": {"eth0", "a/b"}} }, "nodes[0].interfaces.net1[1]", "as eth0"},
+		{"interface on two networks", func(d *Definition) {
+			d.Nodes[0].Interfaces = map[string][]string{"net1": {"eth0"}, "net2": {"eth1", "eth0"}}
+		}, "nodes[0].interfaces.net2[1]", "already, on network net1"},
+		{"no interfaces", func(d *Definition) { d.Nodes[0].Interfaces = map[string][]string{"net1": {}} }, "nodes[0].interfaces.net1", "empty list"},
+		{"interface without address", func(d *Definition) { d.Nodes[2].Interfaces = map[string][]string{"net2": {"eth0"}} }, "nodes[2].interfaces.net2", "no address on network net2"},
+		{"interface of no network", func(d *Definition) { d.Nodes[2].Interfaces = map[string][]string{"net7": {"eth0"}} }, "nodes[2].interfaces.net7", "no network"},
+		{"probe target", func(d *Definition) { d.Networks[0].ProbeTargets = []string{"10.1.1.254", "router1"} }, "networks[0].probe_targets[1]", "not an IP address"},
+		{"probe target elsewhere", func(d *Definition) { d.Networks[0].ProbeTargets = []string{"192.0.2.1"} }, "networks[0].probe_targets[0]", "10.1.1.0/24"},
+		{"probe target twice", func(d *Definition) { d.Networks[0].ProbeTargets = []string{"10.1.1.254", "10.1.1.254"} }, "networks[0].probe_targets[1]", ""},
 		{"network prefix", func(d *Definition) { d.Networks[0].Prefix = 129 }, "networks[0].prefix", "129"},
 
 		{"no device", func(d *Definition) { d.FileSystems[0].Device = "" }, "file_systems[0].device", "missing"},

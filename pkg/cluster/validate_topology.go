@@ -27,7 +27,61 @@ func (v *validator) networks() {
 		if n.Prefix < 0 || n.Prefix > 128 {
 			v.add(p+".prefix", "1 to 32 for IPv4, 1 to 128 for IPv6", "the prefix length %d cannot be used", n.Prefix)
 		}
-		v.oneOf(p+".distribution", n.Distribution, distributions...)
+		if why := refusedDistribution(n.Distribution); why != "" {
+			v.add(p+".distribution", "one of "+strings.Join(distributions, ", "), "%s", why)
+		} else {
+			v.oneOf(p+".distribution", n.Distribution, distributions...)
+		}
+		v.probeTargets(p+".probe_targets", &n)
+	}
+}
+
+// maxProbeTargets bounds what an interface in doubt asks.
+const maxProbeTargets = 32
+
+func (v *validator) probeTargets(path string, n *Network) {
+	if len(n.ProbeTargets) > maxProbeTargets {
+		v.add(path, fmt.Sprintf("at most %d", maxProbeTargets), "there are %d probe targets", len(n.ProbeTargets))
+		return
+	}
+	v.distinct(path, n.ProbeTargets)
+	for k, s := range n.ProbeTargets {
+		at := fmt.Sprintf("%s[%d]", path, k)
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			v.add(at, "an address without a prefix length, as 10.1.1.254", "the probe target %q is not an IP address", s)
+			continue
+		}
+		if a.IsLoopback() || a.IsLinkLocalUnicast() {
+			v.add(at, "the address of a router or another machine on the network", "the probe target %s is on no cluster network", a)
+		} else if v.unicast(at, a) {
+			v.inSubnet(at, a.Unmap(), 0, n.Name, nodeNames(v.d))
+		}
+	}
+}
+
+// interfaces checks the interfaces that nodes name: each is on one network, and the node has an address there.
+func (v *validator) interfaces() {
+	for i := range v.d.Nodes {
+		n, on := &v.d.Nodes[i], map[string]string{}
+		for _, w := range sortedKeys(n.Interfaces) {
+			path := fmt.Sprintf("nodes[%d].interfaces.%s", i, w)
+			if len(n.Interfaces[w]) == 0 {
+				v.add(path, "the names of interfaces, or no entry", "node %s has an empty list of interfaces on network %s", n.Name, w)
+			}
+			if v.addressesKnown() && n.Addresses[w] == "" && v.has("network", w) {
+				v.add(path, "a network on which the node has an address", "node %s has no address on network %s", n.Name, w)
+			}
+			for k, name := range n.Interfaces[w] {
+				at := fmt.Sprintf("%s[%d]", path, k)
+				if !interfaceName(name) {
+					v.add(at, "a name as eth0 or en1", "the interface %q cannot be used", name)
+				} else if first, twice := on[name]; twice {
+					v.add(at, "each interface once, on one network", "node %s has interface %s already, on network %s", n.Name, name, first)
+				}
+				on[name] = w
+			}
+		}
 	}
 }
 
@@ -73,7 +127,7 @@ func (v *validator) addresses() {
 	for i, s := range v.d.ServiceIPs {
 		path := fmt.Sprintf("service_ips[%d]", i)
 		v.needed(path+".network", s.Network, "network")
-		if strings.ContainsAny(s.Interface, "/ \t") || len(s.Interface) > 15 {
+		if s.Interface != "" && !interfaceName(s.Interface) {
 			v.add(path+".interface", "a name as eth0 or en1", "the interface %q cannot be used", s.Interface)
 		}
 		if w := v.network(s.Network); w != nil && w.Private {

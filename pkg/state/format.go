@@ -32,6 +32,16 @@ func definitionNeeds(d *cluster.Definition) int {
 	if len(d.VolumeGroups)+len(d.NFSExports)+len(d.Repositories) > 0 {
 		return 2
 	}
+	for i := range d.Nodes {
+		if len(d.Nodes[i].Interfaces) > 0 {
+			return 2
+		}
+	}
+	for i := range d.Networks {
+		if len(d.Networks[i].ProbeTargets) > 0 {
+			return 2
+		}
+	}
 	for i := range d.ApplicationControllers {
 		if d.ApplicationControllers[i].Agent != "" {
 			return 2
