@@ -79,6 +79,14 @@ type Address struct {
 	NodeAddress  string
 	Interface    string // forced interface; empty: chosen
 	Distribution string // RESOURCE_DIST_PREF of the network, empty: AC
+	// Interfaces are the node's interfaces on the network, the preferred one first; empty: found by their addresses.
+	Interfaces []string
+	// Failed are those that a monitor has found failed. An address is put on one of them only when there is no other.
+	Failed []string
+	// Services are the cluster's other service IPs, and Persistent this node's persistent IP of the network, if it has one: by
+	// them the distribution preference chooses.
+	Services   []string
+	Persistent string
 }
 
 // Status is what a probe found.
@@ -115,6 +123,21 @@ type Executor interface {
 // (gratuitous ARP, unsolicited neighbour advertisements).
 type Announcer interface {
 	Announce(ctx context.Context, r Resource) error
+}
+
+// A Mover is an Executor of resources that stand on one of several interfaces of this node. Relocate takes a resource that this
+// node holds away from an interface that has failed, to one that is well, and does nothing when it stands well. It is no step of an
+// acquisition: the caller holds the resource, under the same lease and generation, before and after. It takes the resource off the
+// old interface before it puts it on the new one.
+type Mover interface {
+	Relocate(ctx context.Context, r Resource) (Relocation, error)
+}
+
+// A Relocation is what Relocate did.
+type Relocation struct {
+	From, To string // interfaces; From is empty when the resource had gone with its interface
+	Moved    bool
+	Why      string // a clause that says why To
 }
 
 // A Preparer is an Executor that can do ahead of time what a Start would wait for. Prepare changes nothing, here or elsewhere, may

@@ -24,6 +24,12 @@ type AddressOptions struct {
 	Logger    *slog.Logger
 }
 
+// A Detour leads what would leave through one interface through another one of the same network.
+type Detour struct {
+	From, To string
+	Own      []netip.Addr // the node's own addresses on the network, for which To is announced (IPv4)
+}
+
 // A LinkEvent is the state of one network interface after a change.
 type LinkEvent struct {
 	Interface string

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -59,6 +60,7 @@ var (
 	_ executor.Executor  = (*Addresses)(nil)
 	_ executor.Announcer = (*Addresses)(nil)
 	_ executor.Preparer  = (*Addresses)(nil)
+	_ executor.Mover     = (*Addresses)(nil)
 )
 
 // NewServiceIP makes the executor of service addresses. Close it to end its announcements.
@@ -171,6 +173,41 @@ func (x *Addresses) Start(ctx context.Context, r executor.Resource) executor.Res
 	}
 	res.Detail += ": " + c.why
 	return res
+}
+
+// Relocate takes the address to an interface of its network that is well, when the one that it is on is not.
+//
+// No two machines hold it by that: it stays on this one, whose lease covers it before, meanwhile and after, and a caller relocates
+// only what it holds. Nobody is asked whether the address is free: this node is the one who may answer for it. It leaves the old
+// interface first, also one without a carrier, on which it would else stay configured: for a moment it is nowhere, and never on
+// two interfaces. If it cannot be taken off the old one, it is not put on another.
+func (x *Addresses) Relocate(ctx context.Context, r executor.Resource) (executor.Relocation, error) {
+	all, err := interfaces()
+	if err != nil {
+		return executor.Relocation{}, err
+	}
+	c, err := choose(all, r.IP)
+	if err != nil {
+		return executor.Relocation{}, err
+	}
+	w, _ := parseWanted(r.IP) // choose has read it
+	held := holders(all, w.addr)
+	if len(held) == 1 && slices.ContainsFunc(c.also, func(i *netInterface) bool { return i.index == held[0].index }) {
+		return executor.Relocation{From: held[0].name, To: held[0].name, Why: held[0].name + " carries it already"}, nil
+	}
+	m := executor.Relocation{From: names(held), To: c.on.name, Why: c.why}
+	if err := x.place(c, w.addr); err != nil {
+		return m, err
+	}
+	if err := x.announce(ctx, c.on, w.addr); err != nil {
+		x.log.Warn("the address could not be announced; neighbours may keep the old one for a while", "address", w.addr.String(),
+			"cause", err.Error())
+	}
+	if res := x.Probe(ctx, r); res.Status != executor.Running {
+		return m, fmt.Errorf("address %s was moved to %s but is not well: %s", w.addr, c.on.name, res.Detail)
+	}
+	m.Moved = true
+	return m, nil
 }
 
 // failed is the result of a start that ended with err, with what is there now.

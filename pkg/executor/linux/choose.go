@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
@@ -120,13 +122,19 @@ func choose(all []*netInterface, a *executor.Address) (choice, error) {
 	if err != nil {
 		return choice{}, err
 	}
-	var usable []*netInterface
+	var usable, doubtful []*netInterface
 	var states []string
 	for _, c := range candidates {
-		if c.usable() {
+		switch failed := slices.Contains(a.Failed, c.name); {
+		case c.usable() && failed:
+			doubtful = append(doubtful, c)
+		case c.usable():
 			usable = append(usable, c)
 		}
 		states = append(states, c.name+" "+c.state())
+	}
+	if len(usable) == 0 {
+		usable = doubtful // it has a link and hears nothing: better than nowhere
 	}
 	if len(usable) == 0 {
 		return choice{on: candidates[0], prefix: prefixOn(candidates[0], w)},
@@ -134,7 +142,7 @@ func choose(all []*netInterface, a *executor.Address) (choice, error) {
 	}
 	c := choice{on: usable[0], why: why, also: usable}
 	if len(candidates) > 1 {
-		c.on, c.why = distribute(usable, a.Distribution, w.addr)
+		c.on, c.why = distribute(usable, a, w.addr)
 	}
 	c.prefix = prefixOn(c.on, w)
 	return c, nil
@@ -149,6 +157,9 @@ func candidatesFor(all []*netInterface, a *executor.Address, w wanted) ([]*netIn
 			}
 		}
 		return nil, "", fmt.Errorf("interface %s, which the definition sets for %s, does not exist on this node", a.Interface, a.Label)
+	}
+	if len(a.Interfaces) > 0 {
+		return named(all, a)
 	}
 	if !w.node.IsValid() {
 		for _, i := range all {
@@ -193,21 +204,51 @@ func hasOwnIn(i *netInterface, subnet netip.Prefix, without netip.Addr) bool {
 	return false
 }
 
-// distribute applies the network's distribution preference. It is a preference: the address always gets an interface. The
-// forms with the persistent address (CPL, ACPL, ...) are treated as their plain forms.
-func distribute(usable []*netInterface, preference string, addr netip.Addr) (*netInterface, string) {
-	best := usable[0]
-	together := preference == "C" || strings.HasPrefix(preference, "CPL") || preference == "CS"
-	for _, i := range usable[1:] {
-		n, m := i.aliases(addr), best.aliases(addr)
-		if together && n > m || !together && n < m {
-			best = i
+// named lists the interfaces that the definition names for the network. One that is missing is no obstacle while another is there.
+func named(all []*netInterface, a *executor.Address) ([]*netInterface, string, error) {
+	var out []*netInterface
+	for _, name := range a.Interfaces {
+		for _, i := range all {
+			if i.name == name {
+				out = append(out, i)
+			}
 		}
 	}
-	if together {
-		return best, fmt.Sprintf("%s carries the most service addresses of the network's interfaces (collocation)", best.name)
+	if len(out) == 0 {
+		return nil, "", fmt.Errorf("of this node's interfaces on network %s (%s) none exists; see that they are configured, or correct the "+
+			"node's interfaces in the definition", a.Network, strings.Join(a.Interfaces, ", "))
 	}
-	return best, fmt.Sprintf("%s carries the fewest service addresses of the network's interfaces (anti-collocation)", best.name)
+	return out, fmt.Sprintf("%s is the node's only interface on network %s", out[0].name, a.Network), nil
+}
+
+// distribute applies the network's distribution preference.
+func distribute(usable []*netInterface, a *executor.Address, addr netip.Addr) (*netInterface, string) {
+	persistent, _ := netip.ParseAddr(a.Persistent)
+	var places []cluster.Place
+	for _, i := range usable {
+		p := cluster.Place{Name: i.name, Services: i.services(a.Services, addr)}
+		_, p.Persistent = i.carries(persistent.Unmap())
+		places = append(places, p)
+	}
+	best, why := cluster.PlaceAddress(a.Distribution, places)
+	return usable[best], why
+}
+
+// services counts the service addresses on the interface, the wanted one left out: those of a list, or, when the caller gives
+// none, all that look like aliases.
+func (i *netInterface) services(list []string, without netip.Addr) int {
+	if len(list) == 0 {
+		return i.aliases(without)
+	}
+	n := 0
+	for _, text := range list {
+		if a, err := netip.ParseAddr(text); err == nil && a.Unmap() != without {
+			if _, here := i.carries(a.Unmap()); here {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // prefixOn is the prefix length the address gets on the interface.

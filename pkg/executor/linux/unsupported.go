@@ -5,6 +5,9 @@ package linux
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
@@ -41,6 +44,18 @@ func (*Addresses) Close() {}
 
 // Announce refuses.
 func (*Addresses) Announce(context.Context, executor.Resource) error { return errLinux }
+
+// Ask refuses.
+func Ask(context.Context, string, []netip.Addr, time.Duration) (bool, error) { return false, errLinux }
+
+// A Steerer does nothing on this system.
+type Steerer struct{}
+
+// NewSteerer makes one that refuses everything on this system.
+func NewSteerer(*slog.Logger) *Steerer { return &Steerer{} }
+
+// Steer refuses.
+func (*Steerer) Steer([]string, []Detour) error { return errLinux }
 
 // FileSystems is the executor of file systems.
 type FileSystems struct{ refusing }
