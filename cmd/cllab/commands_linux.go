@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,9 +46,9 @@ of its own, and breaks them on purpose: crashes, silent cuts, pulled cables, pau
 		nodeCommand(c, lab.OpBoot, "boot NODE ...", "Boot nodes that are down"),
 		stopCommand(c, lab.OpPause, "pause NODE [agent|deadman]", "Stop every process of a node (SIGSTOP), or one daemon"),
 		stopCommand(c, lab.OpResume, "resume NODE [agent|deadman]", "Continue what pause has stopped"),
-		linkCommand(c, lab.OpCut, "cut NODE [NETWORK]", "Cut a node off in silence: the carrier stays"),
-		linkCommand(c, lab.OpUnplug, "unplug NODE [NETWORK]", "Pull a node's cable: the carrier is lost"),
-		linkCommand(c, lab.OpHeal, "heal [NODE] [NETWORK]", "Undo cut and unplug, of one node or all"),
+		linkCommand(c, lab.OpCut, "cut NODE [NETWORK|INTERFACE]", "Cut a node off in silence: the carrier stays"),
+		linkCommand(c, lab.OpUnplug, "unplug NODE [NETWORK|INTERFACE]", "Pull a node's cable: the carrier is lost"),
+		linkCommand(c, lab.OpHeal, "heal [NODE] [NETWORK|INTERFACE]", "Undo cut and unplug, of one node or all"),
 		killCommand(c), powerCommand(c), fenceCommand(),
 		probeCommand(c), watchCommand(c), appCommand(),
 	)
@@ -291,7 +292,7 @@ func watchdogWords(w lab.WatchStatus) string {
 func linkWords(links []lab.LinkStatus) string {
 	var words []string
 	for _, l := range links {
-		w := l.Network + " " + l.Address
+		w := l.Network + " " + cmp.Or(l.Address, l.Interface)
 		switch {
 		case l.Unplugged:
 			w += " unplugged"

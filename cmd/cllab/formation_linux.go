@@ -154,6 +154,19 @@ func form(ctx context.Context, c lab.Client, cfg *lab.Config, clusterFile string
 }
 
 // clusterText is the cluster file of a lab that was given none: nodes, networks, the profile, and the lab's power switch.
+// interfacesOf lists a node's interfaces on each network, as the cluster file does.
+func interfacesOf(cfg *lab.Config) []string {
+	var out []string
+	for k := 1; k <= cfg.Networks; k++ {
+		var names []string
+		for p := k; p <= cfg.Ports(); p += cfg.Networks {
+			names = append(names, lab.InterfaceName(p))
+		}
+		out = append(out, fmt.Sprintf("net%d: [%s]", k, strings.Join(names, ", ")))
+	}
+	return out
+}
+
 func clusterText(cfg *lab.Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by cllab up.\nname: %s\nnodes:\n", cfg.Name)
@@ -163,6 +176,9 @@ func clusterText(cfg *lab.Config) string {
 			addrs = append(addrs, fmt.Sprintf("net%d: %s/24", k, cfg.Address(n, k)))
 		}
 		fmt.Fprintf(&b, "  - name: %s\n    addresses: {%s}\n", lab.NodeName(n), strings.Join(addrs, ", "))
+		if cfg.Links > 1 {
+			fmt.Fprintf(&b, "    interfaces: {%s}\n", strings.Join(interfacesOf(cfg), ", "))
+		}
 	}
 	b.WriteString("networks:\n")
 	for k := 1; k <= cfg.Networks; k++ {

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/lab"
 )
 
-// A fabric is the lab's switch: one bridge per network in the supervisor's own network namespace, a port per node and network,
+// A fabric is the lab's switch: one bridge per network in the supervisor's own network namespace, a port per link of a node,
 // and the client's namespace on the first address from the top of each network.
 type fabric struct {
 	cfg    *lab.Config
@@ -126,8 +126,8 @@ func (f *fabric) inClient(forks *thread, fn func()) {
 	})
 }
 
-// interfaceName is the name of the interface on network k inside a node.
-func interfaceName(k int) string { return fmt.Sprintf("eth%d", k-1) }
+// interfaceName is the name of the interface at port k inside a node; the first ports are the networks.
+func interfaceName(k int) string { return lab.InterfaceName(k) }
 
 // addCable makes a veth pair: port here, on the bridge, and name with the hardware address in the namespace peer.
 func addCable(port, name string, peer any, mac net.HardwareAddr, bridge string) error {
@@ -161,8 +161,11 @@ func plug(port, bridge string) error {
 	return nil
 }
 
-// configureInterface gives the interface of the current network namespace its address and brings it up.
+// configureInterface gives the interface of the current network namespace its address, if it has one, and brings it up.
 func configureInterface(name, cidr string) error {
+	if cidr == "" {
+		return linkUp(name)
+	}
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", name, err)
@@ -211,7 +214,7 @@ func (f *fabric) disconnect(node int) error {
 
 func (f *fabric) eachPort(node int, do func(netlink.Link) error) error {
 	var errs []error
-	for k := 1; k <= f.cfg.Networks; k++ {
+	for k := 1; k <= f.cfg.Ports(); k++ {
 		l, err := netlink.LinkByName(portName(node, k))
 		if errors.As(err, new(netlink.LinkNotFoundError)) {
 			continue
@@ -226,9 +229,9 @@ func (f *fabric) eachPort(node int, do func(netlink.Link) error) error {
 	return errors.Join(errs...)
 }
 
-// apply brings the link of a running node to the state of its cable.
-func (f *fabric) apply(node, network int, c cable) error {
-	port := portName(node, network)
+// apply brings a link of a running node, by its number, to the state of its cable.
+func (f *fabric) apply(node, k int, c cable) error {
+	port := portName(node, k)
 	f.mu.Lock()
 	err := f.filter.set(port, c.cutIn && !c.silentBoth(), c.cutOut && !c.silentBoth())
 	f.mu.Unlock()
@@ -244,7 +247,7 @@ func (f *fabric) apply(node, network int, c cable) error {
 		// The port stays up, so the node keeps its carrier; what arrives goes nowhere.
 		err = netlink.LinkSetNoMaster(l)
 	case !c.silentBoth() && !plugged:
-		err = plug(port, bridgeName(network))
+		err = plug(port, bridgeName(f.cfg.PortNetwork(k)))
 	}
 	if err != nil {
 		return fmt.Errorf("move port %s: %w", port, err)

@@ -68,7 +68,7 @@ var nodeDirs = map[string]string{
 
 func newNode(s *supervisor, index int) (*node, error) {
 	n := &node{sup: s, name: lab.NodeName(index), index: index, state: lab.StateOff, since: time.Now(),
-		cables: make([]cable, s.cfg.Networks)}
+		cables: make([]cable, s.cfg.Ports())}
 	n.dir = filepath.Join(s.dir, lab.NodesDir, n.name)
 	for d := range nodeDirs {
 		if err := os.MkdirAll(filepath.Join(n.dir, d), 0o755); err != nil {
@@ -88,10 +88,18 @@ func (n *node) status() lab.NodeStatus {
 		st.PID = n.run.cmd.Process.Pid
 	}
 	for i, c := range n.cables {
-		st.Links = append(st.Links, lab.LinkStatus{Network: lab.NetworkName(i + 1),
-			Address: n.sup.cfg.Address(n.index, i+1) + "/24", CutIn: c.cutIn, CutOut: c.cutOut, Unplugged: c.unplugged})
+		st.Links = append(st.Links, lab.LinkStatus{Network: lab.NetworkName(n.sup.cfg.PortNetwork(i + 1)), Interface: lab.InterfaceName(i + 1),
+			Address: n.ownAddress(i + 1), CutIn: c.cutIn, CutOut: c.cutOut, Unplugged: c.unplugged})
 	}
 	return st
+}
+
+// ownAddress is what the interface at a port has, with its prefix length; the first on each network has one.
+func (n *node) ownAddress(port int) string {
+	if port > n.sup.cfg.Networks {
+		return ""
+	}
+	return n.sup.cfg.Address(n.index, port) + "/24"
 }
 
 func (n *node) setState(state string) {
@@ -297,8 +305,8 @@ func (n *node) initConfig(cgroup bool) initConfig {
 	cfg := n.sup.cfg
 	c := initConfig{Hostname: n.name, NodeDir: n.dir, SharedDir: filepath.Join(n.sup.dir, lab.SharedDir), BinDir: cfg.BinDir,
 		LabDir: n.sup.dir, Cgroup: cgroup, Hosts: hostsFile(cfg)}
-	for k := 1; k <= cfg.Networks; k++ {
-		c.Addresses = append(c.Addresses, cfg.Address(n.index, k)+"/24")
+	for k := 1; k <= cfg.Ports(); k++ {
+		c.Addresses = append(c.Addresses, n.ownAddress(k))
 	}
 	if cfg.Daemons {
 		c.Daemons = daemons(cfg)
@@ -554,19 +562,15 @@ func (n *node) powerOn(why string) error {
 
 func (n *node) poweredOn() bool { return n.getState() != lab.StateOff }
 
-// spoil cuts, unplugs or heals the links of the node, one network or all.
+// spoil cuts, unplugs or heals the links of the node: one interface, one network or all.
 func (n *node) spoil(req lab.Request) error {
-	first, last := 1, n.sup.cfg.Networks
-	if req.Network != "" {
-		k, err := n.network(req.Network)
-		if err != nil {
-			return err
-		}
-		first, last = k, k
+	ports, err := n.ports(req.Network)
+	if err != nil {
+		return err
 	}
 	n.orders.Lock()
 	defer n.orders.Unlock()
-	for k := first; k <= last; k++ {
+	for _, k := range ports {
 		n.mu.Lock()
 		before := n.cables[k-1]
 		n.mu.Unlock()
@@ -583,19 +587,25 @@ func (n *node) spoil(req lab.Request) error {
 		n.cables[k-1] = after
 		n.mu.Unlock()
 		if after != before {
-			n.event(req.Op, strings.TrimSpace(lab.NetworkName(k)+" "+req.Direction))
+			n.event(req.Op, strings.TrimSpace(lab.NetworkName(n.sup.cfg.PortNetwork(k))+" "+lab.InterfaceName(k)+" "+req.Direction))
 		}
 	}
 	return nil
 }
 
-func (n *node) network(name string) (int, error) {
-	for k := 1; k <= n.sup.cfg.Networks; k++ {
-		if lab.NetworkName(k) == name {
-			return k, nil
+// ports lists the links that a network or an interface names; all for no name.
+func (n *node) ports(name string) ([]int, error) {
+	var out []int
+	for k := 1; k <= n.sup.cfg.Ports(); k++ {
+		if name == "" || name == lab.InterfaceName(k) || name == lab.NetworkName(n.sup.cfg.PortNetwork(k)) {
+			out = append(out, k)
 		}
 	}
-	return 0, fmt.Errorf("there is no network %q in this lab (it has net1 to %s)", name, lab.NetworkName(n.sup.cfg.Networks))
+	if len(out) == 0 {
+		return nil, fmt.Errorf("there is no network or interface %q in this lab (it has net1 to %s, eth0 to %s)", name,
+			lab.NetworkName(n.sup.cfg.Networks), lab.InterfaceName(n.sup.cfg.Ports()))
+	}
+	return out, nil
 }
 
 func change(c cable, req lab.Request) (cable, error) {

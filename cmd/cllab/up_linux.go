@@ -46,6 +46,7 @@ are online. The lab stays until "cllab down".`,
 	f := cmd.Flags()
 	f.IntVar(&o.cfg.Nodes, "nodes", 3, "number of nodes")
 	f.IntVar(&o.cfg.Networks, "networks", 1, "number of networks; each node has an address in each")
+	f.IntVar(&o.cfg.Links, "links", 1, "number of interfaces of each node on each network; those beyond the first have no address")
 	f.StringVar(&o.cfg.Subnet, "subnet", "10.77", "first two numbers of the lab's addresses (labs do not see each other's)")
 	f.StringVar(&o.cfg.Profile, "profile", "default", "timing profile of the cluster: default, fast or careful")
 	f.StringVar(&o.clusterFile, "cluster", "", "cluster file to apply and bring online")

@@ -97,7 +97,14 @@ func (m *member) finishWork(d workDone) {
 		g.sentence = d.sentence
 	}
 	switch d.job {
-	case jobProbe, jobChange:
+	case jobProbe:
+		return
+	case jobChange:
+		for _, net := range d.stuck {
+			if _, down := m.loop.node.downNets[net]; !down && g.known.Started == d.generation && g.swapSince == 0 {
+				g.swapSince = m.clock.Now() // with no interface left there would be nothing to try: the group moves
+			}
+		}
 		return
 	case jobStart:
 		m.met.Phase("acquire", d.took)

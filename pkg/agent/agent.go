@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -75,6 +76,9 @@ type Options struct {
 	Fencer         Fencer
 	ListenLocal    func() (net.Listener, error) // the local door; empty: a socket in the run directory
 	WatchLinks     func(context.Context) (<-chan linux.LinkEvent, error)
+	// AskNeighbours asks targets on one interface, and SteerRoutes leads routes around failed ones; nil: the system cannot.
+	AskNeighbours func(ctx context.Context, name string, targets []netip.Addr, wait time.Duration) (bool, error)
+	SteerRoutes   func(names []string, detours []linux.Detour) error
 	// Inspect looks at this node for a verification.
 	Inspect func(context.Context, collect.Options) *verify.Facts
 	Exit    func(reason string)
@@ -165,7 +169,7 @@ func New(opt Options) (*Agent, error) {
 		opt.OpenVolume = repository.Open
 	}
 	if opt.WatchLinks == nil {
-		opt.WatchLinks = sys.links
+		opt.WatchLinks, opt.AskNeighbours, opt.SteerRoutes = sys.links, sys.ask, sys.steer
 	}
 	if opt.Inspect == nil {
 		opt.Inspect = collect.Look

@@ -38,6 +38,7 @@ type leadership struct {
 	voters      lease.Instant                // when the voters were last looked at
 	proofsAfter lease.Instant                // no proof before: one was refused, and would be again
 	backoff     lease.Instant                // no plan before: a decision was refused, and would be again
+	netsDown    map[string]bool              // networks that are down on all nodes, as last noted; nil: not looked at yet
 	timing      map[lease.Subject]*phaseTime // for the breakdown of a failover
 }
 
@@ -105,6 +106,7 @@ func (m *member) leading() *leadership {
 func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant) {
 	m.lookAtSuspects(now)
 	m.tendShots(led, view)
+	m.noteLostNetworks(led, view)
 	if now.Sub(led.voters) > time.Second {
 		led.voters = now
 		m.tendVoters(led, view)

@@ -170,6 +170,8 @@ func (m *member) handle(e any) {
 		m.gotGossip(e)
 	case linkEvent:
 		m.gotLink(e)
+	case nicEvent:
+		m.gotNIC(e)
 	case appEvent:
 		m.gotAppEvent(e)
 	case probed:

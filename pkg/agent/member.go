@@ -46,6 +46,7 @@ const (
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
 	rpcAudit    = "audit"
+	rpcNetwork  = "network"
 )
 
 // A member is this node's part in one cluster: everything that exists between joining and leaving it.
@@ -84,6 +85,10 @@ type member struct {
 	askNo       atomic.Uint64
 	urgentGrant atomic.Bool // the next request is out of turn
 	lastLeader  atomic.Pointer[string]
+	nics        nicBoard      // this node's interfaces, as the watcher sees them
+	notesMu     sync.Mutex    // over notes and noting
+	notes       []state.Note  // for the history, in their order
+	noting      bool          // they are being sent
 	networks    chan struct{} // a new definition was put into effect: its networks may be others
 	openedWith  lease.Params  // with which the log was opened: raft's own timings do not change after that
 	front       *server.Server
@@ -190,6 +195,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcCard, m.serveCard)
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
+	m.links.Handle(rpcNetwork, m.serveNetwork)
 }
 
 func (m *member) openLog() error {

@@ -57,8 +57,8 @@ type ownState struct {
 	noting        bool          // it is being written or removed
 	oldNote       bool          // the note of an older boot still lies there
 	announceAt    []lease.Instant
-	downNets      map[string]bool
-	version       uint64 // of what only this node knows; raised when it changes
+	downNets      map[string]string // network -> why it is lost here
+	version       uint64            // of what only this node knows; raised when it changes
 }
 
 // groupState is what this node knows of one group on itself.
@@ -74,10 +74,12 @@ type groupState struct {
 	watch      *watch               // monitors, while it is online here
 	jobBegan   lease.Instant
 	prepared   occasion // what this node has got ready for
+	// swapSince is when an interface failed or came back since its addresses were looked at; 0: none did. swapAt: not before then.
+	swapSince, swapAt lease.Instant
 }
 
 func (n *ownState) init(m *member) {
-	n.groups, n.probing, n.reporting, n.downNets = map[string]*groupState{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	n.groups, n.probing, n.reporting, n.downNets = map[string]*groupState{}, map[string]bool{}, map[string]bool{}, map[string]string{}
 	n.started = m.clock.Now()
 }
 

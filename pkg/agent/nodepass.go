@@ -36,6 +36,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(now)) {
 		m.doLocal(view, a)
 	}
+	m.tendSwaps(view, now)
 	m.reportNetworks(view, now)
 	m.announce(view, now)
 }

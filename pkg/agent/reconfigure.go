@@ -120,6 +120,7 @@ func (m *member) followPersistentIPs(old, fresh *cluster.Definition) {
 		m.work.Go(func() { m.step(m.loop.ctx, r, jobStop) })
 	}
 	for _, r := range after {
+		r = m.withNICs(r)
 		m.work.Go(func() { m.step(m.loop.ctx, r, jobStart) })
 	}
 }

@@ -101,6 +101,17 @@ func resolve(d *cluster.Definition, node, label, address, network string, prefix
 	if prefix == 0 {
 		prefix = w.Prefix
 	}
-	return &executor.Address{Label: label, Address: address, Prefix: prefix, Network: network, NodeAddress: n.Addresses[network],
-		Interface: iface, Distribution: w.Distribution}, nil
+	a := &executor.Address{Label: label, Address: address, Prefix: prefix, Network: network, NodeAddress: n.Addresses[network],
+		Interface: iface, Interfaces: n.Interfaces[network], Distribution: w.Distribution}
+	for i := range d.ServiceIPs {
+		if s := &d.ServiceIPs[i]; s.Network == network && s.Address != address {
+			a.Services = append(a.Services, s.Address)
+		}
+	}
+	for i := range d.PersistentIPs {
+		if p := &d.PersistentIPs[i]; p.Node == node && p.Network == network && p.Address != address {
+			a.Persistent = p.Address
+		}
+	}
+	return a, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 type hands struct {
 	executors executor.Registry
 	links     func(context.Context) (<-chan linux.LinkEvent, error)
+	ask       func(ctx context.Context, name string, targets []netip.Addr, wait time.Duration) (bool, error)
+	steer     func(names []string, detours []linux.Detour) error
 	errorLog  func(ctx context.Context, text string) error // nil: the system has none of its own
 }
 
@@ -33,7 +36,7 @@ func systemHands(node *config.Node, run *executor.Runner, look script.Look, log 
 		return hands{executors: executor.NewRegistry(list...), errorLog: sys.LogError,
 			links: func(ctx context.Context) (<-chan linux.LinkEvent, error) { return aixLinks(ctx, sys) }}
 	}
-	return hands{executors: linuxExecutors(run, look, log), links: linux.WatchLinks}
+	return hands{executors: linuxExecutors(run, look, log), links: linux.WatchLinks, ask: linux.Ask, steer: linux.NewSteerer(log).Steer}
 }
 
 // tellSystem writes a line into the system's own error log, where it has one.

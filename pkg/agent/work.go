@@ -45,6 +45,7 @@ type workDone struct {
 	resources  map[string]executor.Result
 	took       time.Duration
 	cancelled  bool
+	stuck      []string // of a change: networks whose addresses are still on interfaces that have failed
 }
 
 // target is a group as the work sees it: values, so that a change of the definition does not reach a job under way.
@@ -65,6 +66,9 @@ func (m *member) target(d *cluster.Definition, group string, generation uint64) 
 	}
 	var err error
 	t.resources, err = resourcesOf(d, g, m.name)
+	for i := range t.resources {
+		t.resources[i] = m.withNICs(t.resources[i])
+	}
 	t.sequential = g.RecoveryMethod == cluster.RecoverSequentially
 	return t, err
 }

@@ -21,6 +21,7 @@ type Options struct {
 	Name        string
 	Nodes       int
 	Networks    int
+	Links       int // interfaces of each node on each network; only the first has an address
 	Subnet      string
 	Profile     string
 	ClusterFile string
@@ -81,6 +82,7 @@ func (o *Options) arguments() []string {
 	}
 	add("nodes", strconv.Itoa(o.Nodes), o.Nodes != 0)
 	add("networks", strconv.Itoa(o.Networks), o.Networks != 0)
+	add("links", strconv.Itoa(o.Links), o.Links != 0)
 	add("subnet", o.Subnet, o.Subnet != "")
 	add("profile", o.Profile, o.Profile != "")
 	add("cluster", o.ClusterFile, o.ClusterFile != "")
@@ -179,12 +181,12 @@ const (
 	Out  = "out" // nothing leaves the node
 )
 
-// Cut cuts a node off a network in silence; an empty network means all.
+// Cut cuts a node off a network in silence, or one of its interfaces (eth0) only; an empty network means all.
 func (l *Lab) Cut(ctx context.Context, node, network, direction string) error {
 	return l.order(ctx, Request{Op: OpCut, Node: node, Network: network, Direction: direction})
 }
 
-// Unplug pulls a node's cable, which the node sees; an empty network means all.
+// Unplug pulls a node's cables of a network, or of one interface (eth0), which the node sees; an empty network means all.
 func (l *Lab) Unplug(ctx context.Context, node, network string) error {
 	return l.order(ctx, Request{Op: OpUnplug, Node: node, Network: network})
 }
@@ -192,6 +194,11 @@ func (l *Lab) Unplug(ctx context.Context, node, network string) error {
 // Heal undoes Cut and Unplug of a node, or of all when node is empty.
 func (l *Lab) Heal(ctx context.Context, node string) error {
 	return l.order(ctx, Request{Op: OpHeal, Node: node})
+}
+
+// HealLink undoes Cut and Unplug of a node's links of one network, or of one interface.
+func (l *Lab) HealLink(ctx context.Context, node, network string) error {
+	return l.order(ctx, Request{Op: OpHeal, Node: node, Network: network})
 }
 
 // PowerOff switches a node off; returns when nothing of it is left. PowerOn boots it.

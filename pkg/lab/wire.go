@@ -36,15 +36,16 @@ type Config struct {
 	Name        string        `json:"name"`
 	Nodes       int           `json:"nodes"`
 	Networks    int           `json:"networks"`
-	Subnet      string        `json:"subnet"`       // first two octets, "10.77": network k is SUBNET.k.0/24
-	Profile     string        `json:"profile"`      // timing profile of the cluster, "default" or "fast"
-	Daemons     bool          `json:"daemons"`      // whether nodes run the product's daemons
-	Fence       bool          `json:"fence"`        // whether the power switch can be reached from inside the nodes
-	FenceDelay  time.Duration `json:"fence_delay"`  // how long the power switch takes for each order
-	AutoBoot    bool          `json:"autoboot"`     // whether a node boots again after a watchdog reset
-	RebootDelay time.Duration `json:"reboot_delay"` // from such a reset to the boot
-	BinDir      string        `json:"bin_dir"`      // where cllab and the product's daemons are
-	TiePID      int           `json:"tie_pid"`      // the lab ends when this process ends; 0: it stays until `down`
+	Links       int           `json:"links,omitempty"` // interfaces of each node on each network; 0: 1
+	Subnet      string        `json:"subnet"`          // first two octets, "10.77": network k is SUBNET.k.0/24
+	Profile     string        `json:"profile"`         // timing profile of the cluster, "default" or "fast"
+	Daemons     bool          `json:"daemons"`         // whether nodes run the product's daemons
+	Fence       bool          `json:"fence"`           // whether the power switch can be reached from inside the nodes
+	FenceDelay  time.Duration `json:"fence_delay"`     // how long the power switch takes for each order
+	AutoBoot    bool          `json:"autoboot"`        // whether a node boots again after a watchdog reset
+	RebootDelay time.Duration `json:"reboot_delay"`    // from such a reset to the boot
+	BinDir      string        `json:"bin_dir"`         // where cllab and the product's daemons are
+	TiePID      int           `json:"tie_pid"`         // the lab ends when this process ends; 0: it stays until `down`
 	Rootless    bool          `json:"rootless"`
 	// System and CommandDir go into the nodes' own files: whose executors the agents use, and where their commands are.
 	System     string `json:"system,omitempty"`
@@ -66,6 +67,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--nodes %d: want 1 to %d", c.Nodes, MaxNodes)
 	case c.Networks < 1 || c.Networks > 8:
 		return fmt.Errorf("--networks %d: want 1 to 8", c.Networks)
+	case c.Links < 0 || c.Links > 4:
+		return fmt.Errorf("--links %d: want 1 to 4", c.Links)
 	case m == nil || octet(m[1]) > 223 || octet(m[1]) < 1 || octet(m[1]) == 127 || octet(m[2]) > 255:
 		return fmt.Errorf("--subnet %q: want the first two numbers of an address, such as 10.77", c.Subnet)
 	case c.Profile != "default" && c.Profile != "fast" && c.Profile != "careful":
@@ -95,6 +98,15 @@ func NodeName(n int) string { return "node" + strconv.Itoa(n) }
 
 // NetworkName is the name of the k-th network, counted from 1.
 func NetworkName(k int) string { return "net" + strconv.Itoa(k) }
+
+// Ports is how many interfaces each node has: one on each network, eth0, eth1, ..., then the second one on each, and so on.
+func (c *Config) Ports() int { return c.Networks * max(c.Links, 1) }
+
+// PortNetwork is the network (counted from 1) of a port (counted from 1).
+func (c *Config) PortNetwork(port int) int { return (port-1)%c.Networks + 1 }
+
+// InterfaceName is the name, inside a node, of the interface at a port (counted from 1).
+func InterfaceName(port int) string { return "eth" + strconv.Itoa(port-1) }
 
 // Address is the address of node n (counted from 1) on network k (counted from 1), without prefix length (which is 24).
 func (c *Config) Address(n, k int) string { return fmt.Sprintf("%s.%d.%d", c.Subnet, k, n) }
@@ -148,7 +160,7 @@ const (
 type Request struct {
 	Op        string   `json:"op"`
 	Node      string   `json:"node,omitempty"`
-	Network   string   `json:"network,omitempty"`   // empty: all networks
+	Network   string   `json:"network,omitempty"`   // a network or an interface (eth0); empty: all
 	Direction string   `json:"direction,omitempty"` // cut: "in", "out", empty for both
 	What      string   `json:"what,omitempty"`
 	Argv      []string `json:"argv,omitempty"`
@@ -214,7 +226,8 @@ type NodeStatus struct {
 // LinkStatus is a picture of a node's link to one network.
 type LinkStatus struct {
 	Network   string `json:"network"`
-	Address   string `json:"address"` // with prefix length
+	Interface string `json:"interface"`
+	Address   string `json:"address"` // with prefix length; empty: the interface has none of its own
 	CutIn     bool   `json:"cut_in"`  // nothing reaches the node
 	CutOut    bool   `json:"cut_out"` // nothing leaves the node
 	Unplugged bool   `json:"unplugged"`

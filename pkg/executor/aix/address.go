@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
@@ -119,6 +120,20 @@ func candidates(all []*netif, a *executor.Address, w wanted) ([]*netif, error) {
 	}
 	var out []*netif
 	var subnet netip.Prefix
+	if len(a.Interfaces) > 0 {
+		for _, name := range a.Interfaces {
+			for _, i := range all {
+				if i.name == name {
+					out = append(out, i)
+				}
+			}
+		}
+		if len(out) == 0 {
+			return nil, fmt.Errorf("of this node's interfaces on network %s (%s) none exists; see that they are configured, or correct the "+
+				"node's interfaces in the definition", a.Network, strings.Join(a.Interfaces, ", "))
+		}
+		return out, nil
+	}
 	for _, i := range all {
 		for _, p := range i.addresses {
 			own := w.node.IsValid() && p.Addr() == w.node
@@ -152,8 +167,9 @@ func (x *Addresses) choose(ctx context.Context, r executor.Resource, all []*neti
 	if err != nil {
 		return nil, 0, err
 	}
-	together := r.IP.Distribution == "C" || strings.HasPrefix(r.IP.Distribution, "CPL") || r.IP.Distribution == "CS"
-	var best *netif
+	persistent, _ := netip.ParseAddr(r.IP.Persistent)
+	var usable []*netif
+	var places []cluster.Place
 	var states []string
 	for _, i := range list {
 		x.look(ctx, r, i)
@@ -162,18 +178,17 @@ func (x *Addresses) choose(ctx context.Context, r executor.Resource, all []*neti
 			continue
 		}
 		if _, here := i.carries(w.addr); here { // good enough where it is: it is not moved between equals
-			best = i
-			break
+			return i, prefixOn(i, w), nil
 		}
-		n := len(i.addresses)
-		if best == nil || together && n > len(best.addresses) || !together && n < len(best.addresses) {
-			best = i
-		}
+		_, alsoPersistent := i.carries(persistent.Unmap())
+		usable = append(usable, i)
+		places = append(places, cluster.Place{Name: i.name, Services: len(i.addresses), Persistent: alsoPersistent})
 	}
-	if best == nil {
+	at, _ := cluster.PlaceAddress(r.IP.Distribution, places)
+	if at < 0 {
 		return nil, 0, fmt.Errorf("no interface for address %s can be used: %s", w.addr, strings.Join(states, ", "))
 	}
-	return best, prefixOn(best, w), nil
+	return usable[at], prefixOn(usable[at], w), nil
 }
 
 func prefixOn(i *netif, w wanted) int {
