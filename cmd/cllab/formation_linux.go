@@ -153,7 +153,6 @@ func form(ctx context.Context, c lab.Client, cfg *lab.Config, clusterFile string
 	return nil
 }
 
-// clusterText is the cluster file of a lab that was given none: nodes, networks, the profile, and the lab's power switch.
 // interfacesOf lists a node's interfaces on each network, as the cluster file does.
 func interfacesOf(cfg *lab.Config) []string {
 	var out []string
@@ -167,6 +166,7 @@ func interfacesOf(cfg *lab.Config) []string {
 	return out
 }
 
+// clusterText is the cluster file of a lab that was given none: nodes, networks, the profile, and the lab's power switch.
 func clusterText(cfg *lab.Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Written by cllab up.\nname: %s\nnodes:\n", cfg.Name)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
-	"github.com/holdfast-ha/holdfast/pkg/executor/linux"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -88,35 +86,6 @@ func TestHistoryLine(t *testing.T) {
 		if got := historyLine("n9", c.event); got != c.want {
 			t.Errorf("got  %q\nwant %q", got, c.want)
 		}
-	}
-}
-
-// A network is up while the interface that has, or had, the node's address has a carrier.
-func TestStanding(t *testing.T) {
-	prefix := netip.MustParsePrefix("10.1.0.1/24")
-	eth := func(up, carrier bool, p ...netip.Prefix) linux.LinkEvent {
-		return linux.LinkEvent{Interface: "eth0", Index: 2, Present: true, Up: up, Carrier: carrier, Addresses: p}
-	}
-	home := map[string]int{}
-	for _, s := range []struct {
-		what   string
-		links  map[int]linux.LinkEvent
-		up, ok bool
-	}{
-		{"never seen", map[int]linux.LinkEvent{2: eth(true, true)}, false, false},
-		{"there", map[int]linux.LinkEvent{2: eth(true, true, prefix)}, true, true},
-		{"no carrier", map[int]linux.LinkEvent{2: eth(true, false, prefix)}, false, true},
-		{"set down, the address gone with it", map[int]linux.LinkEvent{2: eth(false, false)}, false, true},
-		{"gone", nil, false, true},
-		{"on another interface", map[int]linux.LinkEvent{3: {Index: 3, Present: true, Up: true, Carrier: true, Addresses: []netip.Prefix{prefix}}}, true, true},
-	} {
-		up, _, ok := standing(s.links, home, "net1", "10.1.0.1/24")
-		if up != s.up || ok != s.ok {
-			t.Errorf("%s: up %v ok %v", s.what, up, ok)
-		}
-	}
-	if _, _, ok := standing(nil, home, "net1", "nonsense"); ok {
-		t.Error("an address that is none stands for a network")
 	}
 }
 

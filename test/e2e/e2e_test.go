@@ -82,9 +82,11 @@ func long(t *testing.T) {
 
 // A setup says what cluster a test wants.
 type setup struct {
-	nodes    int    // default 3
-	networks int    // default 1
-	profile  string // default "default"
+	nodes    int      // default 3
+	networks int      // default 1
+	links    int      // interfaces of each node on each network; default 1
+	ips      []string // more service IPs of the group, on net1
+	profile  string   // default "default"
 	fence    bool
 	// app adds keys to the application controller, monitor and rg to theirs, more to the whole file, settings to the settings.
 	// They are YAML in flow form ("key: value, key: value"), more is a block at the left margin.
@@ -136,7 +138,7 @@ func begin(t *testing.T, s setup) *world {
 		w.nodes = append(w.nodes, lab.NodeName(n))
 	}
 	opt := lab.Options{Binary: filepath.Join(*binDir, "cllab"), Name: fmt.Sprintf("%s-%d-%d", *labPrefix, os.Getpid(), labs.Add(1)),
-		Nodes: s.nodes, Networks: s.networks, Profile: s.profile, Fence: s.fence, Bare: s.bare, NoAutoBoot: s.noAutoBoot, RebootDelay: 500 * time.Millisecond,
+		Nodes: s.nodes, Networks: s.networks, Links: s.links, Profile: s.profile, Fence: s.fence, Bare: s.bare, NoAutoBoot: s.noAutoBoot, RebootDelay: 500 * time.Millisecond,
 		FenceDelay: s.fenceDelay, System: s.system, CommandDir: s.commandDir}
 	if !s.bare && !s.noGroup {
 		dir := t.TempDir()
@@ -267,7 +269,7 @@ func (w *world) definition(image bool) string {
 		for k := 1; k <= s.networks; k++ {
 			addrs = append(addrs, fmt.Sprintf("net%d: 10.77.%d.%d/24", k, k, i+1))
 		}
-		p("  - {name: %s, addresses: {%s}}\n", n, strings.Join(addrs, ", "))
+		p("  - {name: %s, addresses: {%s}%s}\n", n, strings.Join(addrs, ", "), w.interfaces())
 	}
 	p("networks:\n")
 	for k := 1; k <= s.networks; k++ {
@@ -292,10 +294,31 @@ func (w *world) definition(image bool) string {
 	return b.String()
 }
 
+// interfaces is what the file says of a node's interfaces, where there are several on a network.
+func (w *world) interfaces() string {
+	if w.setup.links < 2 {
+		return ""
+	}
+	var nets []string
+	for k := 1; k <= w.setup.networks; k++ {
+		var names []string
+		for l := range w.setup.links {
+			names = append(names, lab.InterfaceName(k+l*w.setup.networks))
+		}
+		nets = append(nets, fmt.Sprintf("net%d: [%s]", k, strings.Join(names, ", ")))
+	}
+	return fmt.Sprintf(", interfaces: {%s}", strings.Join(nets, ", "))
+}
+
 // usualGroup writes the service IP, the file system and the application that most tests run.
 func (w *world) usualGroup(p func(string, ...any), image bool) {
 	s := w.setup
 	p("service_ips:\n  - {name: app_svc, address: %s, network: net1}\n", service)
+	ips := []string{"app_svc"}
+	for i, a := range s.ips {
+		ips = append(ips, fmt.Sprintf("app_svc%d", i+2))
+		p("  - {name: %s, address: %q, network: net1%s}\n", ips[i+1], a, prefixFor(a))
+	}
 	if image {
 		p("file_systems:\n  - {name: app_fs, device: /shared/app.img, mount_point: /app, type: ext4, options: loop}\n")
 	} else {
@@ -322,11 +345,18 @@ func (w *world) usualGroup(p func(string, ...any), image bool) {
 		order = w.nodes
 	}
 	policies := "startup: OHN, fallover: FNPN, fallback: NFB"
-	p("resource_groups:\n  - {name: %s, nodes: %s, %s, service_ips: [app_svc], file_systems: [app_fs], applications: [app]%s}\n",
-		group, flow(order), policies, more(s.rg))
+	p("resource_groups:\n  - {name: %s, nodes: %s, %s, service_ips: %s, file_systems: [app_fs], applications: [app]%s}\n",
+		group, flow(order), policies, flow(ips), more(s.rg))
 	for _, u := range s.units {
 		p("  - {name: %s, nodes: %s, %s, applications: [%s_app]}\n", u.name, flow(u.nodes), u.policies, u.name)
 	}
+}
+
+func prefixFor(address string) string {
+	if strings.Contains(address, ":") {
+		return ", prefix: 64"
+	}
+	return ""
 }
 
 func more(keys string) string {
