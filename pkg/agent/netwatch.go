@@ -140,7 +140,10 @@ func (w *netWatcher) pace(d *cluster.Definition, n *nicNetwork) time.Duration {
 // ask begins a round on a network if one is due, and says when the next is.
 func (w *netWatcher) ask(ctx context.Context, d *cluster.Definition, network string, n *nicNetwork, every time.Duration, now lease.Instant) time.Duration {
 	doubt := slices.ContainsFunc(n.nics, func(x *nic) bool { return x.link == "" && x.misses > 0 && x.misses <= missLimit })
-	if since := now.Sub(w.asked[network]); w.asking[network] || since < every && !doubt {
+	if doubt {
+		every = askWait
+	}
+	if since := now.Sub(w.asked[network]); w.asking[network] || since < every {
 		return max(every-since, askWait)
 	}
 	w.asked[network] = now

@@ -132,10 +132,11 @@ func (m *member) swap(ctx context.Context, r executor.Resource, since lease.Inst
 	return true
 }
 
-// swapPersistent moves this node's persistent addresses away from failed interfaces.
+// swapPersistent moves this node's persistent addresses away from failed interfaces. They are this node's, whatever its lease: no
+// other node ever has them.
 func (m *member) swapPersistent(e nicEvent) {
 	view := m.view()
-	if view.Definition == nil || e.failed == "" {
+	if view.Definition == nil {
 		return
 	}
 	list, err := persistentIPsOf(view.Definition, m.name)

@@ -30,7 +30,7 @@ var topologyChecks = []Check{
 	{ID: "V0202", Severity: api.SeverityError, Title: "every node has its own addresses", run: checkOwnAddresses, Needs: []string{"interfaces"},
 		Why: "a service IP finds its interface by the node's own address, and other nodes look for the node there", Fix: "configure the address on the node, or correct the definition (clmgr modify node NODE ADDRESS=...)"},
 	{ID: "V0203", Severity: api.SeverityError, Title: "interfaces of cluster networks are up", run: checkLinks, Needs: []string{"interfaces"},
-		Why: "the network is lost on this node: groups with addresses there cannot run on it", Fix: "look at the cable, the switch port, and the interface's configuration"},
+		Why: "with no other interface there the network is lost on this node, and groups with addresses on it cannot run here; else one failure more is survived no longer", Fix: "look at the cable, the switch port, and the interface's configuration"},
 	{ID: "V0204", Severity: api.SeverityInfo, Title: "each network has a second interface on the node", run: checkSingleInterface, Needs: []string{"interfaces"},
 		Why: "one interface is a single point of failure: its loss moves the groups to another node", Fix: "bond two interfaces, or give the network a second one"},
 	{ID: "V0205", Severity: api.SeverityError, Title: "nodes reach each other on every network", run: checkReach, Needs: []string{"reachability"},
@@ -169,11 +169,35 @@ func checkLinks(in *Input, h *hits) {
 			h.add(n.Name, "network "+w.Name, "the interface %s has no link", i.Name)
 		}
 	})
+	in.each([]string{"interfaces"}, func(n *cluster.Node, f *Facts) {
+		for _, w := range in.Definition.Networks {
+			own, _, _ := address(n, w.Name)
+			carrier, _ := f.carrier(own)
+			for _, name := range n.Interfaces[w.Name] {
+				if carrier == nil || carrier.Name != name { // of that one it was said above
+					f.checkNamed(h, n.Name, w.Name, name)
+				}
+			}
+		}
+	})
+}
+
+// checkNamed looks at an interface that the definition names.
+func (f *Facts) checkNamed(h *hits, node, network, name string) {
+	k := slices.IndexFunc(f.Interfaces, func(i Interface) bool { return i.Name == name })
+	switch {
+	case k < 0:
+		h.add(node, "network "+network, "there is no interface %s, which the definition names", name)
+	case !f.Interfaces[k].Up:
+		h.add(node, "network "+network, "the interface %s is switched off", name)
+	case f.Interfaces[k].Carrier == "down" || f.Interfaces[k].Carrier == "lowerlayerdown":
+		h.add(node, "network "+network, "the interface %s has no link", name)
+	}
 }
 
 func checkSingleInterface(in *Input, h *hits) {
 	in.eachLink([]string{"interfaces"}, func(n *cluster.Node, w *cluster.Network, i *Interface, bits int, f *Facts) {
-		if strings.HasPrefix(i.Name, "bond") || strings.HasPrefix(i.Name, "team") || i.Loopback || w.Private {
+		if strings.HasPrefix(i.Name, "bond") || strings.HasPrefix(i.Name, "team") || i.Loopback || w.Private || len(n.Interfaces[w.Name]) > 1 {
 			return
 		}
 		own, _, _ := address(n, w.Name)

@@ -507,3 +507,39 @@ func BenchmarkRun32Nodes(b *testing.B) {
 		verify.Run(in)
 	}
 }
+
+// Interfaces that the definition names are looked at one by one, and a network with several is no single point of failure.
+func TestNamedInterfaces(t *testing.T) {
+	find := func(spoil func(n *verify.Facts), names ...string) (seen []string) {
+		in := healthy()
+		n := in.Nodes["n2"]
+		for i := range n.Interfaces {
+			n.Interfaces[i].Name = strings.Replace(n.Interfaces[i].Name, "bond", "eth", 1)
+		}
+		n.Interfaces = append(n.Interfaces, verify.Interface{Name: "eth2", Up: true, Carrier: "up", MTU: 1500})
+		in.Definition.Nodes[1].Interfaces = map[string][]string{"net1": names}
+		spoil(n)
+		for _, f := range verify.Run(in).Findings {
+			if f.Node == "n2" && (f.Check == "V0203" || f.Check == "V0204") && f.Object == "network net1" {
+				seen = append(seen, f.Saw)
+			}
+		}
+		return seen
+	}
+	for _, c := range []struct {
+		spoil func(n *verify.Facts)
+		names []string
+		want  string
+	}{
+		{func(*verify.Facts) {}, []string{"eth0", "eth2"}, ""},
+		{func(*verify.Facts) {}, []string{"eth0", "eth7"}, "there is no interface eth7, which the definition names"},
+		{func(n *verify.Facts) { n.Interfaces[3].Carrier = "down" }, []string{"eth0", "eth2"}, "the interface eth2 has no link"},
+		{func(n *verify.Facts) { n.Interfaces[3].Up = false }, []string{"eth2", "eth0"}, "the interface eth2 is switched off"},
+		{func(n *verify.Facts) { n.Interfaces[1].Up = false }, []string{"eth0", "eth2"}, "the interface eth0 is switched off"},
+		{func(*verify.Facts) {}, []string{"eth0"}, "only the interface eth0"},
+	} {
+		if got := strings.Join(find(c.spoil, c.names...), "; "); got != c.want {
+			t.Errorf("%v: %q, wanted %q", c.names, got, c.want)
+		}
+	}
+}
