@@ -102,7 +102,8 @@ func (m *member) finishWork(d workDone) {
 	case jobChange:
 		for _, net := range d.stuck {
 			if _, down := m.loop.node.downNets[net]; !down && g.known.Started == d.generation && g.swapSince == 0 {
-				g.swapSince = m.clock.Now() // with no interface left there would be nothing to try: the group moves
+				g.swapSince = m.clock.Now()
+				g.swapAt = g.swapSince.Add(swapPause) // with no interface left there would be nothing to try: the group moves
 			}
 		}
 		return

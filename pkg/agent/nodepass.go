@@ -208,6 +208,9 @@ func (m *member) adopt(view *state.State, group string, generation uint64) {
 	}
 	m.log.Info("adopted", "group", group, "generation", generation)
 	g.known.Started = generation
+	if len(m.nics.get().failed) > 0 {
+		g.swapSince = m.clock.Now() // while nobody looked an interface has failed
+	}
 	m.beginWatch(view, group, generation, true)
 	m.loop.node.announceAt = announcePlan(m.clock.Now())
 	m.holds()

@@ -29,7 +29,7 @@ func (m *member) gotNIC(e nicEvent) {
 			Sentence: fmt.Sprintf("interface %s of node %s on network %s has failed: %s", e.nic, m.name, e.network, e.failed)})
 	}
 	for _, g := range n.groups {
-		if g.known.Started != 0 {
+		if g.known.Started != 0 || g.job == jobStart {
 			g.swapSince = max(e.at, 1)
 		}
 	}
@@ -73,7 +73,7 @@ func (m *member) beginSwap(view *state.State, name string, g *groupState, now le
 		}
 	}
 	since := g.swapSince
-	g.swapSince, g.swapAt = 0, now.Add(swapPause)
+	g.swapSince = 0
 	if len(list) == 0 {
 		return
 	}
