@@ -166,7 +166,8 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 
 func (m *member) openLinks() error {
 	cfg := peer.Config{Identity: m.id, ListenAddrs: m.listenAddrs(), Members: m.addressesOf, Logger: m.log,
-		OnHeard: func(node string) { m.heard(node, detector.PathPeer) }, Join: m.serveJoin}
+		OnHeard: func(node string) { m.heard(node, detector.PathPeer) }, Join: m.serveJoin,
+		MoveAfter: m.params().Silence / 5} // so that a lost network is not taken for a lost node
 	if n := m.opt.Network; n != nil {
 		cfg.Dial, cfg.Listen = n.Dial, n.Listen
 	}

@@ -23,12 +23,18 @@ const (
 // Dial connects to a node by one of the protocols. It tries all addresses of the node once, that which worked last first, each
 // 150 ms after the one before or when that has failed. The connection is a *tls.Conn to the verified node.
 func (p *Peer) Dial(ctx context.Context, node, proto string) (net.Conn, error) {
+	c, _, err := p.dial(ctx, node, proto)
+	return c, err
+}
+
+// dial is Dial, and says which address it was.
+func (p *Peer) dial(ctx context.Context, node, proto string) (net.Conn, string, error) {
 	addresses, ok := p.cfg.Members(node)
 	if !ok {
-		return nil, fmt.Errorf("connect to node %s: %w", node, identity.ErrNotMember)
+		return nil, "", fmt.Errorf("connect to node %s: %w", node, identity.ErrNotMember)
 	}
 	if len(addresses) == 0 {
-		return nil, fmt.Errorf("connect to node %s: it has no address", node)
+		return nil, "", fmt.Errorf("connect to node %s: it has no address", node)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -42,15 +48,36 @@ func (p *Peer) Dial(ctx context.Context, node, proto string) (net.Conn, error) {
 		if c != nil {
 			closeNow(c)
 		}
-		return nil, ErrClosed
+		return nil, "", ErrClosed
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to node %s: %w", node, err)
+		return nil, "", fmt.Errorf("connect to node %s: %w", node, err)
 	}
 	p.mu.Lock()
 	p.good[node] = address
 	p.mu.Unlock()
-	return c, nil
+	return c, address, nil
+}
+
+// dialOthers connects to a node at any of its addresses but one.
+func (p *Peer) dialOthers(ctx context.Context, node, proto, not string) (net.Conn, string, error) {
+	var others []string
+	addresses, _ := p.cfg.Members(node)
+	for _, a := range addresses {
+		if a = withPort(a); a != not {
+			others = append(others, a)
+		}
+	}
+	if len(others) == 0 {
+		return nil, "", fmt.Errorf("connect to node %s: it has no other address", node)
+	}
+	c, address, err := race(ctx, others, func(ctx context.Context, address string) (net.Conn, error) {
+		return p.dialAddress(ctx, node, proto, address)
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("connect to node %s: %w", node, err)
+	}
+	return c, address, nil
 }
 
 // ordered completes the addresses and puts that which worked last first.

@@ -18,6 +18,7 @@
 //
 // TCP forgives silence for minutes. Here a connection is given up when the kernel saw no acknowledgement for a second
 // (TCP_USER_TIMEOUT, Linux), or when calls wait and nothing at all came back for StallTimeout, although the other side's
-// reader answers pings whatever its handlers do. A link that was used lately is dialled again at once and then at least every
+// reader answers pings whatever its handlers do. Long before that, after MoveAfter, another address of the node is tried, and the
+// link moves there when it answers and the old connection is silent still. A link that was used lately is dialled again at once and then at least every
 // half second, each time by a new connection attempt, because the kernel's own repetitions of a lost SYN come ever later.
 package peer

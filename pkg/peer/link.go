@@ -163,10 +163,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // connect makes one round of dialling. In TLS 1.3 the client is done before the server has looked at its certificate; the
 // server's first frame says that it took us.
 func (l *link) connect() (*clientConn, error) {
-	nc, err := l.p.Dial(l.p.ctx, l.node, ProtoPeer)
+	nc, address, err := l.p.dial(l.p.ctx, l.node, ProtoPeer)
 	if err != nil {
 		return nil, err
 	}
+	c, err := l.greet(nc)
+	if c != nil {
+		c.address = address
+	}
+	return c, err
+}
+
+// greet waits for the server's first frame on a new connection, which it closes if none comes.
+func (l *link) greet(nc net.Conn) (*clientConn, error) {
 	c := newClientConn(l, nc)
 	nc.SetReadDeadline(time.Now().Add(clientHandshakeTimeout))
 	f, _, err := readFrame(c.r, nil, MaxFrame)
@@ -246,8 +255,10 @@ func (l *link) wake() {
 // A clientConn is one connection with the calls that wait on it.
 type clientConn struct {
 	l *link
-	w writer
-	r *bufio.Reader
+
+	address string // of the node, to which it leads
+	w       writer
+	r       *bufio.Reader
 
 	mu      sync.Mutex
 	pending map[uint32]*call
@@ -256,6 +267,7 @@ type clientConn struct {
 	// Watch over silence: since is when something was sent of which nothing has come back, zero if all is answered.
 	since   time.Time
 	pinged  bool
+	moving  bool // another address is being tried
 	timer   *time.Timer
 	expects time.Time // when the timer should fire
 }
@@ -347,7 +359,7 @@ const ticks = 4
 
 // watch arms the timer. It is called with the lock.
 func (c *clientConn) watch() {
-	d := c.l.p.cfg.StallTimeout / ticks
+	d := min(c.l.p.cfg.StallTimeout/ticks, c.l.p.cfg.MoveAfter/2)
 	c.expects = time.Now().Add(d)
 	if c.timer == nil {
 		c.timer = time.AfterFunc(d, c.tick)
@@ -356,8 +368,8 @@ func (c *clientConn) watch() {
 	c.timer.Reset(d)
 }
 
-// tick looks whether the other side is silent: it sends a ping after a quarter of the stall timeout, and gives the connection
-// up after all of it. Time in which this process did not run counts for nothing.
+// tick looks whether the other side is silent: it sends a ping at the first tick, tries another address if that is not answered at
+// the next, and gives the connection up after the stall timeout. Time in which this process did not run counts for nothing.
 func (c *clientConn) tick() {
 	stall := c.l.p.cfg.StallTimeout
 	c.mu.Lock()
@@ -372,6 +384,11 @@ func (c *clientConn) tick() {
 	silent := now.Sub(c.since)
 	ping := !c.pinged
 	c.pinged = true
+	move := !ping && !c.moving && silent < stall // the ping of the tick before was not answered
+	if move && c.l.p.ctx.Err() == nil {
+		c.moving = true
+		c.l.p.wg.Go(c.move)
+	}
 	if silent < stall {
 		c.watch()
 	}
@@ -384,6 +401,52 @@ func (c *clientConn) tick() {
 			c.fail(err)
 		}
 	}
+}
+
+// move makes a connection to another address of the node while this one is silent, and puts it into its place if this one is silent
+// still. A link whose network has died is thus on another one before its silence is taken for the node's. What waits on the old
+// connection fails, as with any connection that ends: nothing is sent twice.
+func (c *clientConn) move() {
+	defer func() {
+		c.mu.Lock()
+		c.moving = false
+		c.mu.Unlock()
+	}()
+	p, node := c.l.p, c.l.node
+	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout+clientHandshakeTimeout)
+	defer cancel()
+	nc, address, err := p.dialOthers(ctx, node, ProtoPeer, c.address)
+	if err != nil {
+		return // this connection has its own limit
+	}
+	fresh, err := c.l.greet(nc)
+	if err != nil {
+		return
+	}
+	fresh.address = address
+	c.mu.Lock()
+	silent := c.err == nil && !c.since.IsZero() && time.Since(c.since) >= p.cfg.MoveAfter
+	c.mu.Unlock()
+	if !silent || !c.l.replace(c, fresh) {
+		closeNow(nc)
+		return
+	}
+	p.mu.Lock()
+	p.good[node] = address
+	p.mu.Unlock()
+	c.fail(fmt.Errorf("nothing came back for a while, and the node answers at %s", address))
+}
+
+// replace puts a new connection into the place of an old one, if that is still there.
+func (l *link) replace(old, fresh *clientConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || l.up != old {
+		return false
+	}
+	l.up, l.upAt = fresh, time.Now()
+	l.p.wg.Go(fresh.read)
+	return true
 }
 
 // heard takes note that the other side sent something, and takes the call that it answers, if any.

@@ -73,6 +73,9 @@ type Config struct {
 	Join func(ctx context.Context, remote string, body []byte) ([]byte, error)
 	// StallTimeout is how long calls may wait with nothing at all coming back before the connection is given up; 0 is 1 s.
 	StallTimeout time.Duration
+	// MoveAfter is how long nothing may come back before another address of the node is tried beside the connection, which is given
+	// up for it if it is still silent when that one answers; 0 is a quarter of StallTimeout, and the least is 50 ms.
+	MoveAfter time.Duration
 	// Dial and Listen replace TCP.
 	Dial   func(ctx context.Context, address string) (net.Conn, error)
 	Listen func(address string) (net.Listener, error)
@@ -112,6 +115,10 @@ func New(cfg Config) (*Peer, error) {
 	if cfg.StallTimeout == 0 {
 		cfg.StallTimeout = time.Second
 	}
+	if cfg.MoveAfter == 0 {
+		cfg.MoveAfter = cfg.StallTimeout / ticks
+	}
+	cfg.MoveAfter = max(cfg.MoveAfter, 50*time.Millisecond)
 	if cfg.Dial == nil {
 		cfg.Dial = dialTCP
 	}

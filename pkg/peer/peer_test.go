@@ -397,8 +397,43 @@ func TestLinkMovesToTheOtherNetwork(t *testing.T) {
 		}
 		took := time.Since(start)
 		t.Logf("answer on the other network after %v", took)
-		if took > 2*time.Second {
+		if took > 400*time.Millisecond { // of fake time: after MoveAfter, long before the stall timeout
 			t.Errorf("the move took %v", took)
+		}
+		// What waits while the link moves fails at once, and was not sent twice.
+		served := 0
+		c.peers["n2"].Handle("count", func(context.Context, string, []byte) ([]byte, error) { served++; return nil, nil })
+		c.lan.Heal()
+		c.mustCall("n1", "n2", "echo", "b")
+		c.lan.Cut("n1", "n2", "net2")
+		start = time.Now()
+		if _, err := c.call("n1", "n2", "count", nil, time.Minute); !errors.Is(err, ErrLost) || time.Since(start) > 400*time.Millisecond {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		c.mustCall("n1", "n2", "echo", "c")
+		if served != 0 {
+			t.Errorf("what went into the cut was served %d times", served)
+		}
+	})
+}
+
+// A link whose node answers pings stays, however long a call waits.
+func TestLinkDoesNotMoveWithoutNeed(t *testing.T) {
+	onLAN(t, []string{"net1", "net2"}, func(t *testing.T, c *cluster) {
+		c.mustCall("n1", "n2", "echo", "a")
+		l := c.peers["n1"].links["n2"]
+		up := func() *clientConn {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.up
+		}
+		old := up()
+		release := make(chan struct{})
+		c.peers["n2"].Handle("slow", func(context.Context, string, []byte) ([]byte, error) { <-release; return nil, nil })
+		_, _ = c.call("n1", "n2", "slow", nil, 3*time.Second) // its reader answers pings
+		close(release)
+		if up() != old {
+			t.Error("the connection was replaced")
 		}
 	})
 }
