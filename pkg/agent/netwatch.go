@@ -20,6 +20,7 @@ const (
 	askEvery    = time.Second            // between questions on an interface, while all is well
 	askSeldom   = 2 * time.Second        // where nothing is asked as long as others are heard on the network
 	askWait     = 200 * time.Millisecond // for the answer to one
+	askAgain    = 2                      // questions after another node has said that it is answered
 	witnessWait = 700 * time.Millisecond // for what other nodes say
 	steerWait   = 100 * time.Millisecond // between tries to lead routes around a failed interface
 )
@@ -148,7 +149,7 @@ func (w *netWatcher) ask(ctx context.Context, d *cluster.Definition, network str
 	}
 	w.asked[network] = now
 	if len(n.nics) == 1 && n.nics[0].misses == 0 && w.m.hears(d, network, now) {
-		n.nics[0].answered(true)
+		book(n.nics, map[string]bool{n.nics[0].name: true})
 		return every
 	}
 	targets := targetsOf(d, network, w.m.name, "")
@@ -169,21 +170,19 @@ func (w *netWatcher) ask(ctx context.Context, d *cluster.Definition, network str
 		if mute && !anyTrue(r.answered) {
 			r.elsewhere = w.m.worksElsewhere(ctx, d, network)
 		}
+		// What others say is of now, and our silence of before: they may be answered because all are again.
+		for range askAgain {
+			if r.elsewhere && !anyTrue(r.answered) {
+				r.answered = w.m.askOn(ctx, names, targets)
+			}
+		}
+		r.elsewhere = r.elsewhere && !anyTrue(r.answered)
 		select {
 		case w.rounds <- r:
 		case <-ctx.Done():
 		}
 	})
 	return every
-}
-
-func anyTrue(m map[string]bool) bool {
-	for _, v := range m {
-		if v {
-			return true
-		}
-	}
-	return false
 }
 
 // take books the outcome of a round.
@@ -193,11 +192,7 @@ func (w *netWatcher) take(r nicRound) {
 	if n == nil {
 		return
 	}
-	for _, x := range n.nics {
-		if yes, asked := r.answered[x.name]; asked && x.link == "" {
-			x.answered(yes)
-		}
-	}
+	book(n.nics, r.answered)
 	judge(n.nics, r.elsewhere)
 }
 

@@ -29,25 +29,42 @@ type nic struct {
 	name   string
 	link   string // why it does not work, as the system sees it; empty: the system sees nothing wrong
 	misses int    // questions in a row without an answer
-	hits   int    // with one
+	behind int    // of them those to which another interface had one
+	hits   int    // questions in a row with an answer
 	mute   bool   // it was found failed for its silence, and has not been heard again
 	failed string // why it counts as failed; empty: it does not
 	since  lease.Instant
 }
 
-func (n *nic) heard() bool  { return n.link == "" && n.hits > 0 }
-func (n *nic) silent() bool { return n.link == "" && n.misses >= missLimit }
+// book takes the outcome of one question on each interface; one that was not asked is missing in it. While nobody is answered
+// anywhere no interface falls behind the others: when all come back together the first answer proves nothing against the rest.
+func book(nics []*nic, answered map[string]bool) {
+	some := anyTrue(answered)
+	for _, n := range nics {
+		yes, asked := answered[n.name]
+		switch {
+		case !asked || n.link != "":
+		case yes:
+			n.misses, n.behind, n.hits = 0, 0, n.hits+1
+			if n.hits >= hitLimit {
+				n.mute = false
+			}
+		default:
+			n.misses, n.hits = n.misses+1, 0
+			if some {
+				n.behind++
+			}
+		}
+	}
+}
 
-// answered takes the outcome of one question.
-func (n *nic) answered(yes bool) {
-	if !yes {
-		n.misses, n.hits = n.misses+1, 0
-		return
+func anyTrue(m map[string]bool) bool {
+	for _, v := range m {
+		if v {
+			return true
+		}
 	}
-	n.misses, n.hits = 0, n.hits+1
-	if n.hits >= hitLimit {
-		n.mute = false
-	}
+	return false
 }
 
 // judge says which interfaces of a network have failed. What the system sees (no carrier, switched off, gone) is certain. Silence
@@ -57,7 +74,7 @@ func (n *nic) answered(yes bool) {
 func judge(nics []*nic, elsewhere bool) {
 	var heard string
 	for _, n := range nics {
-		if n.heard() {
+		if n.link == "" && n.hits > 0 {
 			heard = n.name
 			break
 		}
@@ -65,12 +82,12 @@ func judge(nics []*nic, elsewhere bool) {
 	for _, n := range nics {
 		switch {
 		case n.link != "":
-			n.failed, n.misses, n.hits, n.mute = n.link, 0, 0, false
+			n.failed, n.misses, n.behind, n.hits, n.mute = n.link, 0, 0, 0, false
 		case n.mute:
 			n.failed = cmp.Or(n.failed, "nobody answers on it")
-		case n.silent() && heard != "":
+		case n.behind >= missLimit && heard != "":
 			n.failed, n.mute = "nobody answers on it, while "+heard+" is answered", true
-		case n.silent() && elsewhere:
+		case n.misses >= missLimit && elsewhere:
 			n.failed, n.mute = "nobody answers on it, while other nodes are answered on the network", true
 		default:
 			n.failed = ""

@@ -151,6 +151,8 @@ func TestJudge(t *testing.T) {
 		{"both miss, others are answered", answers{"a": "ynn", "b": "ynn"}, true, ""},
 		{"one silent, the other has no link", answers{"a": "ynnn", "b": "yxxx"}, false, "b"},
 		{"the same, others are answered", answers{"a": "ynnn", "b": "yxxx"}, true, "a b"},
+		{"both silent, then one is answered first", answers{"a": "ynnnnnnn", "b": "ynnnnnyy"}, false, ""},
+		{"both silent, then only one is answered", answers{"a": "ynnnnnnnn", "b": "ynnnnnyyy"}, false, "a"},
 		{"no link on one", answers{"a": "x", "b": "y"}, false, "a"},
 		{"no link on both", answers{"a": "x", "b": "x"}, false, "a b"},
 		{"single, silent", answers{"a": "ynnnn"}, false, ""},
@@ -168,14 +170,16 @@ func TestJudge(t *testing.T) {
 			}
 		}
 		for i := range n {
+			answered := map[string]bool{}
 			for _, x := range nics {
 				switch x.link = ""; c.rounds[x.name][i] {
 				case 'x':
 					x.link = "it has no carrier"
 				case 'y', 'n':
-					x.answered(c.rounds[x.name][i] == 'y')
+					answered[x.name] = c.rounds[x.name][i] == 'y'
 				}
 			}
+			book(nics, answered)
 			judge(nics, c.elsewhere && i == n-1)
 		}
 		judge(nics, false) // what was found stays found

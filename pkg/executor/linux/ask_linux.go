@@ -32,7 +32,7 @@ func (i *netInterface) ask(ctx context.Context, own []net.HardwareAddr, targets 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type heard struct {
-		any bool
+		yes bool
 		err error
 	}
 	answers := make(chan heard, 2)
@@ -49,15 +49,15 @@ func (i *netInterface) ask(ctx context.Context, own []net.HardwareAddr, targets 
 		}
 		asked++
 		go func() {
-			any, err := i.askFamily(ctx, own, list, six, wait)
-			answers <- heard{any, err}
+			yes, err := i.askFamily(ctx, own, list, six, wait)
+			answers <- heard{yes, err}
 		}()
 	}
 	var errs []error
 	yes := false
 	for range asked {
 		h := <-answers
-		if h.any {
+		if h.yes {
 			yes = true
 			cancel()
 		} else if h.err != nil && !errors.Is(h.err, context.Canceled) {
