@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +142,23 @@ func TestInterfaces(t *testing.T) {
 	}
 	unmoved()
 
+	// Its cables are pulled out everywhere, the holder's last: lost on all nodes, and no move, because nowhere would be better.
+	since = w.lastEvent()
+	everywhere := append(slices.DeleteFunc(slices.Clone(w.nodes), func(n string) bool { return n == home }), home)
+	for _, n := range everywhere {
+		check(t, w.Unplug(w.ctx(), n, "net1"))
+		w.happened(since, "network_down", n)
+	}
+	w.clusterWide(since, "network_down")
+	back := w.lastEvent()
+	for _, n := range slices.Backward(everywhere) {
+		check(t, w.HealLink(w.ctx(), n, "net1"))
+		w.happened(back, "network_up", n)
+	}
+	w.clusterWide(back, "network_up")
+	check(t, w.probe.AwaitAnswer(w.ctx(), home))
+	unmoved()
+
 	// Both interfaces of the holder: only now the group moves. First silently, then with their cables.
 	for _, c := range []struct {
 		what string
@@ -177,6 +195,19 @@ func TestInterfaces(t *testing.T) {
 	check(t, err)
 	w.timeline(start)
 	w.loserFirst()
+}
+
+// clusterWide waits for an event of a network that names no node.
+func (w *world) clusterWide(since uint64, kind string) {
+	w.t.Helper()
+	w.await(kind+" of the whole cluster", func() string {
+		for _, e := range w.events(since) {
+			if e.ID > since && e.Kind == kind && e.Node == "" {
+				return ""
+			}
+		}
+		return "it is not in the history"
+	})
 }
 
 // settledNICs waits until nothing of the node's networks is failed, by its own routes and by the log.
