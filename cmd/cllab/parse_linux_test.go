@@ -365,3 +365,34 @@ func TestReportOfAProbe(t *testing.T) {
 		t.Errorf("longest: %v", p.report.Longest())
 	}
 }
+
+// The first interfaces of a node are those that it always had; the second ones on each network follow.
+func TestPorts(t *testing.T) {
+	for _, c := range []struct {
+		networks, links int
+		want            string
+	}{
+		{1, 0, "net1: [eth0]"}, {2, 1, "net1: [eth0], net2: [eth1]"}, {1, 3, "net1: [eth0, eth1, eth2]"},
+		{2, 2, "net1: [eth0, eth2], net2: [eth1, eth3]"},
+	} {
+		cfg := &lab.Config{Networks: c.networks, Links: c.links}
+		if got := strings.Join(interfacesOf(cfg), ", "); got != c.want || cfg.Ports() != c.networks*max(c.links, 1) {
+			t.Errorf("%d networks, %d links: %s, %d ports", c.networks, c.links, got, cfg.Ports())
+		}
+		n := &node{name: "node1", index: 1, sup: &supervisor{cfg: cfg}}
+		for p := 1; p <= cfg.Ports(); p++ {
+			if got, err := n.ports(lab.InterfaceName(p)); err != nil || len(got) != 1 || got[0] != p {
+				t.Errorf("interface of port %d: %v, %v", p, got, err)
+			}
+			if own := n.ownAddress(p); (own != "") != (p <= c.networks) {
+				t.Errorf("port %d has the address %q", p, own)
+			}
+		}
+		if got, err := n.ports("net1"); err != nil || len(got) != max(c.links, 1) {
+			t.Errorf("ports of net1: %v, %v", got, err)
+		}
+		if _, err := n.ports("net9"); err == nil || !strings.Contains(err.Error(), "no network or interface") {
+			t.Errorf("a network that does not exist: %v", err)
+		}
+	}
+}
