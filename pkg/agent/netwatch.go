@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/executor/linux"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -68,6 +69,8 @@ func (m *member) watchLinks(ctx context.Context) {
 	}
 	w := &netWatcher{m: m, table: newNICTable(m.name, m.clock.Now()), up: map[string]bool{}, failed: map[string]string{},
 		asking: map[string]bool{}, rounds: make(chan nicRound, 8), asked: map[string]lease.Instant{}}
+	_, moves := m.executors[executor.KindServiceIP].(executor.Mover)
+	w.table.stay = !moves
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -108,7 +108,9 @@ func working(nics []*nic) []*nic {
 
 // nicTable is this node's interfaces, by network.
 type nicTable struct {
-	node     string
+	node string
+	// stay: addresses cannot be moved on this system, so a network is as well as the interface with the node's own address.
+	stay     bool
 	began    lease.Instant
 	links    map[int]linux.LinkEvent
 	networks map[string]*nicNetwork
@@ -196,12 +198,17 @@ func (t *nicTable) find(n *nicNetwork, names []string, movable map[netip.Addr]bo
 			}
 		}
 	}
-	if len(names) > 0 {
+	if len(names) > 0 && !t.stay {
 		n.home = home
 		n.keep(names)
 		return
 	}
 	if home == "" {
+		return
+	}
+	if t.stay {
+		n.home = home
+		n.keep([]string{home})
 		return
 	}
 	list := []string{home}

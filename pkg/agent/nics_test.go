@@ -116,6 +116,19 @@ func TestInterfacesOfANetwork(t *testing.T) {
 	if got := look(named, now.Add(goneFor), links); got != "eth3 eth0 eth9!" {
 		t.Errorf("named: %q", got)
 	}
+	for _, d := range []*cluster.Definition{twoNodes(nil), named} { // where addresses stay, only the node's own interface counts
+		table := newNICTable("n1", now)
+		table.stay = true
+		for _, l := range links {
+			table.see(l)
+		}
+		table.follow(d, now.Add(goneFor))
+		before := stands(table)
+		table.see(link("eth0", 2, true, false, "10.1.0.1/24"))
+		if table.follow(d, now.Add(goneFor)); before != "eth0" || stands(table) != "eth0!" {
+			t.Errorf("where addresses stay: %q, then %q", before, stands(table))
+		}
+	}
 	table := newNICTable("n1", now)
 	for _, l := range links {
 		table.see(l)
