@@ -117,7 +117,7 @@ func (w *netWatcher) look(ctx context.Context) time.Duration {
 	if !w.leadAround() {
 		sooner(steerWait)
 	}
-	w.report(d, now)
+	w.report(now)
 	for name, n := range w.table.networks {
 		if every := w.pace(d, n); every != 0 {
 			sooner(w.ask(ctx, d, name, n, every, now))
@@ -246,7 +246,7 @@ func (w *netWatcher) publish(d *cluster.Definition) {
 }
 
 // report posts what has changed: first the interfaces, then the networks.
-func (w *netWatcher) report(d *cluster.Definition, now lease.Instant) {
+func (w *netWatcher) report(now lease.Instant) {
 	there := map[string]bool{}
 	for _, name := range sortedKeys(w.table.networks) {
 		n := w.table.networks[name]
