@@ -504,7 +504,8 @@ func (m *member) publishDisk(view *state.State) {
 	}
 	f := &diskFacts{incarnation: n.incarnation, held: n.shownHeld()}
 	for _, w := range view.Definition.Networks {
-		f.networks = append(f.networks, repository.Network{Name: w.Name, Up: !n.downNets[w.Name]})
+		_, down := n.downNets[w.Name]
+		f.networks = append(f.networks, repository.Network{Name: w.Name, Up: !down})
 	}
 	m.disk.facts.Store(f)
 }
