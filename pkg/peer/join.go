@@ -24,7 +24,13 @@ const (
 	joinRate  = 2
 	// maxJoining bounds the strangers' connections that are open at once.
 	maxJoining = 32
+	// joinPatience is how long a new node goes on asking members that put it off, once in joinPause: some thirty nodes may have come
+	// before it. Asking again spends no token: who is put off was not served.
+	joinPatience = 20 * time.Second
+	joinPause    = 500 * time.Millisecond
 )
+
+var errPutOff = errors.New("the cluster has too many joins at once; try again in some seconds")
 
 // serveJoin serves the one request of a node without certificate.
 func (p *Peer) serveJoin(c *tls.Conn) {
@@ -82,25 +88,46 @@ func (b *bucket) take(now time.Time) bool {
 }
 
 // AskToJoin sends a join request to the token's addresses, one after another, until one member answers, and returns the
-// answer. A refusal by the cluster is a *RemoteError; the next address is then not asked. dial replaces TCP if not nil.
+// answer. A refusal by the cluster is a *RemoteError; the next address is then not asked. Members that are busy with other joins
+// are asked again for joinPatience. dial replaces TCP if not nil.
 func AskToJoin(ctx context.Context, t *identity.Token, request []byte,
 	dial func(ctx context.Context, address string) (net.Conn, error)) ([]byte, error) {
 	if dial == nil {
 		dial = dialTCP
 	}
+	for until := time.Now().Add(joinPatience); ; {
+		answer, putOff, err := askAll(ctx, t, request, dial)
+		if err == nil {
+			return answer, nil
+		}
+		if !putOff || time.Now().After(until) {
+			return nil, fmt.Errorf("join cluster %s: %w", t.ClusterName, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("join cluster %s: %w", t.ClusterName, errors.Join(err, context.Cause(ctx)))
+		case <-time.After(joinPause):
+		}
+	}
+}
+
+// askAll asks each address once. putOff: no member has taken the request, and one may take it later.
+func askAll(ctx context.Context, t *identity.Token, request []byte,
+	dial func(context.Context, string) (net.Conn, error)) (answer []byte, putOff bool, err error) {
 	var errs []error
 	for _, a := range t.Addresses {
 		a = withPort(a)
 		answer, sent, err := askToJoin(ctx, t, a, request, dial)
 		if err == nil {
-			return answer, nil
+			return answer, false, nil
 		}
 		errs = append(errs, fmt.Errorf("ask the member at %s: %w", a, err))
 		if sent { // the token may be spent
-			break
+			return nil, false, errors.Join(errs...)
 		}
+		putOff = putOff || errors.Is(err, errPutOff)
 	}
-	return nil, fmt.Errorf("join cluster %s: %w", t.ClusterName, errors.Join(errs...))
+	return nil, putOff, errors.Join(errs...)
 }
 
 func askToJoin(ctx context.Context, t *identity.Token, address string, request []byte,
@@ -131,7 +158,7 @@ func askToJoin(ctx context.Context, t *identity.Token, address string, request [
 	case f.kind == kindReply:
 		return append([]byte(nil), f.body...), true, nil
 	case f.kind == kindBusy:
-		return nil, false, errors.New("the cluster has too many joins at once; try again in some seconds")
+		return nil, false, errPutOff
 	case f.kind == kindFailure:
 		return nil, true, &RemoteError{Node: address, Method: "join", Text: string(f.body)}
 	}
