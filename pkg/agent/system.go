@@ -33,8 +33,7 @@ func systemHands(node *config.Node, run *executor.Runner, look script.Look, log 
 	if node.System == config.SystemAIX || node.System == "" && runtime.GOOS == config.SystemAIX {
 		sys := aix.New(aix.Options{Runner: run, CommandDir: node.CommandDir, Logger: log})
 		list := append(sys.Executors(), script.New(script.Options{Runner: run, Look: look, Logger: log}))
-		return hands{executors: executor.NewRegistry(list...), errorLog: sys.LogError,
-			links: func(ctx context.Context) (<-chan linux.LinkEvent, error) { return aixLinks(ctx, sys) }}
+		return hands{executors: executor.NewRegistry(list...), errorLog: sys.LogError, links: sys.WatchLinks}
 	}
 	return hands{executors: linuxExecutors(run, look, log), links: linux.WatchLinks, ask: linux.Ask, steer: linux.NewSteerer(log).Steer}
 }
@@ -52,26 +51,6 @@ func (m *member) tellSystem(text string) {
 			m.log.Warn("the system's error log was not written to", "text", text, "error", err)
 		}
 	})
-}
-
-// aixLinks passes on what AIX's watcher sees.
-func aixLinks(ctx context.Context, sys *aix.System) (<-chan linux.LinkEvent, error) {
-	in, err := sys.WatchLinks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make(chan linux.LinkEvent)
-	go func() {
-		defer close(out)
-		for e := range in {
-			select {
-			case out <- linux.LinkEvent(e):
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
 }
 
 func linuxExecutors(run *executor.Runner, look script.Look, log *slog.Logger) executor.Registry {

@@ -69,26 +69,6 @@ type VolumeGroup struct {
 	AutoImport bool // VG_AUTO_IMPORT: import it where it is not known
 }
 
-// An Address is a service or persistent IP, resolved for this node.
-type Address struct {
-	Label   string
-	Address string // without prefix length
-	Prefix  int    // 0: that of the interface's own address on the network
-	Network string
-	// NodeAddress is this node's own address on the network (CIDR or plain); the interface that carries it is a candidate.
-	NodeAddress  string
-	Interface    string // forced interface; empty: chosen
-	Distribution string // RESOURCE_DIST_PREF of the network, empty: AC
-	// Interfaces are the node's interfaces on the network, the preferred one first; empty: found by their addresses.
-	Interfaces []string
-	// Failed are those that a monitor has found failed. An address is put on one of them only when there is no other.
-	Failed []string
-	// Services are the cluster's other service IPs, and Persistent this node's persistent IP of the network, if it has one: by
-	// them the distribution preference chooses.
-	Services   []string
-	Persistent string
-}
-
 // Status is what a probe found.
 type Status string
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -103,9 +104,8 @@ func awaitExit(pid int) {
 
 func signalGroup(pid int, sig syscall.Signal) error { return syscall.Kill(-pid, sig) }
 
-// marked lists the processes whose environment names an action with that prefix, and with that part in the rest. A process that is just ending has no
-// environment any more and is not listed.
-func marked(prefix, part string) ([]int, error) {
+// Processes lists the numbers of the processes that this one can see, as the names that they have below /proc.
+func Processes() ([]string, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("read the process table: %w", err)
@@ -114,6 +114,16 @@ func marked(prefix, part string) ([]int, error) {
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, fmt.Errorf("read the process table: %w", err)
+	}
+	return slices.DeleteFunc(names, func(n string) bool { _, err := strconv.Atoi(n); return err != nil }), nil
+}
+
+// marked lists the processes whose environment names an action with that prefix, and with that part in the rest. A process that is just ending has no
+// environment any more and is not listed.
+func marked(prefix, part string) ([]int, error) {
+	names, err := Processes()
+	if err != nil {
+		return nil, err
 	}
 	want := []byte(markerVariable + "=" + prefix)
 	var out []int

@@ -38,7 +38,7 @@ func (x *Addresses) Validate(ctx context.Context, r executor.Resource) error {
 	if err := x.sys.need("ifconfig", "entstat", "arp"); err != nil {
 		return err
 	}
-	w, err := parseWanted(r.IP)
+	w, err := r.IP.Wanted()
 	if err != nil {
 		return err
 	}
@@ -65,40 +65,6 @@ func (x *Addresses) look(ctx context.Context, r executor.Resource, i *netif) {
 	}
 }
 
-// wanted is an executor.Address whose texts have been read.
-type wanted struct {
-	addr, node netip.Addr // node may be invalid: not given
-	prefix     int
-}
-
-func parseWanted(a *executor.Address) (wanted, error) {
-	if a == nil {
-		return wanted{}, errMissing("address")
-	}
-	var w wanted
-	var err error
-	if w.addr, err = netip.ParseAddr(a.Address); err != nil {
-		return w, fmt.Errorf("address %q of %s is not an IP address: %w", a.Address, a.Label, err)
-	}
-	w.addr = w.addr.Unmap()
-	if !w.addr.IsGlobalUnicast() || w.addr.Zone() != "" {
-		return w, fmt.Errorf("address %s of %s cannot be a service address: a unicast address that is neither loopback nor "+
-			"link-local is wanted", a.Address, a.Label)
-	}
-	if w.prefix = a.Prefix; w.prefix < 0 || w.prefix > w.addr.BitLen() {
-		return w, fmt.Errorf("prefix length %d of %s is not between 1 and %d", a.Prefix, a.Label, w.addr.BitLen())
-	}
-	if a.NodeAddress == "" {
-		return w, nil
-	}
-	text, _, _ := strings.Cut(a.NodeAddress, "/")
-	if w.node, err = netip.ParseAddr(text); err != nil {
-		return w, fmt.Errorf("this node's address %q on network %s is not an IP address: %w", a.NodeAddress, a.Network, err)
-	}
-	w.node = w.node.Unmap()
-	return w, nil
-}
-
 func (i *netif) carries(a netip.Addr) (netip.Prefix, bool) {
 	for _, p := range i.addresses {
 		if p.Addr() == a {
@@ -109,14 +75,14 @@ func (i *netif) carries(a netip.Addr) (netip.Prefix, bool) {
 }
 
 // candidates lists the interfaces on the address's network, the one with the node's own address first.
-func candidates(all []*netif, a *executor.Address, w wanted) ([]*netif, error) {
+func candidates(all []*netif, a *executor.Address, w executor.WantedAddress) ([]*netif, error) {
 	if a.Interface != "" {
 		for _, i := range all {
 			if i.name == a.Interface {
 				return []*netif{i}, nil
 			}
 		}
-		return nil, fmt.Errorf("interface %s, which the definition sets for %s, does not exist on this node", a.Interface, a.Label)
+		return nil, a.NoInterface(w)
 	}
 	var out []*netif
 	var subnet netip.Prefix
@@ -129,32 +95,27 @@ func candidates(all []*netif, a *executor.Address, w wanted) ([]*netif, error) {
 			}
 		}
 		if len(out) == 0 {
-			return nil, fmt.Errorf("of this node's interfaces on network %s (%s) none exists; see that they are configured, or correct the "+
-				"node's interfaces in the definition", a.Network, strings.Join(a.Interfaces, ", "))
+			return nil, a.NoInterface(w)
 		}
 		return out, nil
 	}
 	for _, i := range all {
 		for _, p := range i.addresses {
-			own := w.node.IsValid() && p.Addr() == w.node
-			if !w.node.IsValid() {
-				own = p.Addr() != w.addr && p.Masked().Contains(w.addr)
+			own := w.Node.IsValid() && p.Addr() == w.Node
+			if !w.Node.IsValid() {
+				own = p.Addr() != w.Addr && p.Masked().Contains(w.Addr)
 			}
 			if own && len(out) == 0 {
 				out, subnet = append(out, i), p.Masked()
 			}
 		}
 	}
-	if len(out) == 0 && w.node.IsValid() {
-		return nil, fmt.Errorf("no interface of this node carries %s, its address on network %s; see that the interface is "+
-			"configured, or correct the node's address in the definition", w.node, a.Network)
-	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("no interface of this node has an address in the subnet of %s", a.Address)
+		return nil, a.NoInterface(w)
 	}
 	for _, i := range all {
 		// The first address of an interface is its own: the aliases follow.
-		if i != out[0] && len(i.addresses) > 0 && i.addresses[0].Masked() == subnet && i.addresses[0].Addr() != w.addr {
+		if i != out[0] && len(i.addresses) > 0 && i.addresses[0].Masked() == subnet && i.addresses[0].Addr() != w.Addr {
 			out = append(out, i)
 		}
 	}
@@ -162,7 +123,7 @@ func candidates(all []*netif, a *executor.Address, w wanted) ([]*netif, error) {
 }
 
 // choose picks the interface among the candidates that can be used, by the network's distribution preference.
-func (x *Addresses) choose(ctx context.Context, r executor.Resource, all []*netif, w wanted) (*netif, int, error) {
+func (x *Addresses) choose(ctx context.Context, r executor.Resource, all []*netif, w executor.WantedAddress) (*netif, int, error) {
 	list, err := candidates(all, r.IP, w)
 	if err != nil {
 		return nil, 0, err
@@ -177,8 +138,8 @@ func (x *Addresses) choose(ctx context.Context, r executor.Resource, all []*neti
 		if !i.usable() {
 			continue
 		}
-		if _, here := i.carries(w.addr); here { // good enough where it is: it is not moved between equals
-			return i, prefixOn(i, w), nil
+		if _, here := i.carries(w.Addr); here { // good enough where it is: it is not moved between equals
+			return i, w.PrefixOn(i.addresses), nil
 		}
 		_, alsoPersistent := i.carries(persistent.Unmap())
 		usable = append(usable, i)
@@ -186,24 +147,9 @@ func (x *Addresses) choose(ctx context.Context, r executor.Resource, all []*neti
 	}
 	at, _ := cluster.PlaceAddress(r.IP.Distribution, places)
 	if at < 0 {
-		return nil, 0, fmt.Errorf("no interface for address %s can be used: %s", w.addr, strings.Join(states, ", "))
+		return nil, 0, fmt.Errorf("no interface for address %s can be used: %s", w.Addr, strings.Join(states, ", "))
 	}
-	return usable[at], prefixOn(usable[at], w), nil
-}
-
-func prefixOn(i *netif, w wanted) int {
-	if w.prefix != 0 {
-		return w.prefix
-	}
-	if own, ok := i.carries(w.node); ok && w.node.Is4() == w.addr.Is4() {
-		return own.Bits()
-	}
-	for _, p := range i.addresses {
-		if p.Addr() != w.addr && p.Masked().Contains(w.addr) {
-			return p.Bits()
-		}
-	}
-	return w.addr.BitLen()
+	return usable[at], w.PrefixOn(usable[at].addresses), nil
 }
 
 func holders(all []*netif, a netip.Addr) []*netif {
@@ -223,7 +169,7 @@ func (x *Addresses) Probe(ctx context.Context, r executor.Resource) executor.Res
 }
 
 func (x *Addresses) probe(ctx context.Context, r executor.Resource) (executor.Result, []*netif) {
-	w, err := parseWanted(r.IP)
+	w, err := r.IP.Wanted()
 	if err == nil {
 		err = x.sys.atWork(r)
 	}
@@ -234,21 +180,21 @@ func (x *Addresses) probe(ctx context.Context, r executor.Resource) (executor.Re
 	if err != nil {
 		return unknown(err), nil
 	}
-	on := holders(all, w.addr)
+	on := holders(all, w.Addr)
 	switch {
 	case len(on) == 0:
-		return say(executor.Stopped, "address %s is on no interface", w.addr), all
+		return say(executor.Stopped, "address %s is on no interface", w.Addr), all
 	case len(on) > 1:
 		var names []string
 		for _, i := range on {
 			names = append(names, i.name)
 		}
-		return say(executor.Degraded, "address %s is on several interfaces at once: %s", w.addr, strings.Join(names, ", ")), all
+		return say(executor.Degraded, "address %s is on several interfaces at once: %s", w.Addr, strings.Join(names, ", ")), all
 	}
 	x.look(ctx, r, on[0])
-	own, _ := on[0].carries(w.addr)
+	own, _ := on[0].carries(w.Addr)
 	if !on[0].usable() {
-		return say(executor.Degraded, "address %s is on %s, but that interface %s", w.addr, on[0].name, on[0].state()), all
+		return say(executor.Degraded, "address %s is on %s, but that interface %s", w.Addr, on[0].name, on[0].state()), all
 	}
 	return say(executor.Running, "address %s is on %s", own, on[0].name), all
 }
@@ -260,30 +206,30 @@ func (x *Addresses) Start(ctx context.Context, r executor.Resource) executor.Res
 	if before.Status == executor.Unknown {
 		return before
 	}
-	w, _ := parseWanted(r.IP) // the probe has read it
+	w, _ := r.IP.Wanted() // the probe has read it
 	on, bits, err := x.choose(ctx, r, all, w)
 	if err != nil {
 		return because(before, err)
 	}
 	fail := func(err error) executor.Result { return because(x.Probe(ctx, r), err) }
 	if before.Status == executor.Stopped {
-		if err := x.checkFree(ctx, r, w.addr); err != nil {
+		if err := x.checkFree(ctx, r, w.Addr); err != nil {
 			return fail(err)
 		}
 	}
 	placed := false
-	for _, i := range holders(all, w.addr) {
-		own, _ := i.carries(w.addr)
+	for _, i := range holders(all, w.Addr) {
+		own, _ := i.carries(w.Addr)
 		if placed = i == on && own.Bits() == bits; placed {
 			continue
 		}
 		x.sys.log.Info("the address is moved", "address", own.String(), "from", i.name, "to", on.name)
-		if err := x.remove(ctx, r, i, w.addr); err != nil {
+		if err := x.remove(ctx, r, i, w.Addr); err != nil {
 			return fail(err)
 		}
 	}
 	if !placed {
-		if err := x.add(ctx, r, on, netip.PrefixFrom(w.addr, bits)); err != nil {
+		if err := x.add(ctx, r, on, netip.PrefixFrom(w.Addr, bits)); err != nil {
 			return fail(err)
 		}
 	}
@@ -292,16 +238,16 @@ func (x *Addresses) Start(ctx context.Context, r executor.Resource) executor.Res
 
 // finish looks whether the address is where it was put, and not the first of its interface, whose address connections of the
 // node itself come from.
-func (x *Addresses) finish(ctx context.Context, r executor.Resource, w wanted) executor.Result {
+func (x *Addresses) finish(ctx context.Context, r executor.Resource, w executor.WantedAddress) executor.Result {
 	res, all := x.probe(ctx, r)
 	if res.Status != executor.Running {
-		return because(res, fmt.Errorf("address %s was set but is not well: %s", w.addr, res.Detail))
+		return because(res, fmt.Errorf("address %s was set but is not well: %s", w.Addr, res.Detail))
 	}
-	for _, i := range holders(all, w.addr) {
-		first := slices.IndexFunc(i.addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == w.addr.Is4() })
-		if len(i.addresses) > 1 && first >= 0 && i.addresses[first].Addr() == w.addr {
+	for _, i := range holders(all, w.Addr) {
+		first := slices.IndexFunc(i.addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == w.Addr.Is4() })
+		if len(i.addresses) > 1 && first >= 0 && i.addresses[first].Addr() == w.Addr {
 			x.sys.log.Warn("the service address stands first on its interface: connections of this node will come from it",
-				"address", w.addr.String(), "interface", i.name)
+				"address", w.Addr.String(), "interface", i.name)
 			res.Detail += "; it stands first there, so that connections of this node come from it"
 		}
 	}
@@ -362,14 +308,14 @@ func (x *Addresses) Stop(ctx context.Context, r executor.Resource) executor.Resu
 	if before.Status == executor.Unknown || before.Status == executor.Stopped {
 		return before
 	}
-	w, _ := parseWanted(r.IP)
+	w, _ := r.IP.Wanted()
 	var errs []error
-	for _, i := range holders(all, w.addr) {
-		errs = append(errs, x.remove(ctx, r, i, w.addr))
+	for _, i := range holders(all, w.Addr) {
+		errs = append(errs, x.remove(ctx, r, i, w.Addr))
 	}
 	res := x.Probe(ctx, r)
 	if res.Status != executor.Stopped {
-		return because(res, errors.Join(append(errs, fmt.Errorf("address %s is still there: %s", w.addr, res.Detail))...))
+		return because(res, errors.Join(append(errs, fmt.Errorf("address %s is still there: %s", w.Addr, res.Detail))...))
 	}
 	return res
 }
@@ -380,8 +326,8 @@ func (x *Addresses) Announce(ctx context.Context, r executor.Resource) error {
 	if res.Status != executor.Running {
 		return fmt.Errorf("announce the address: %s", res.Detail)
 	}
-	w, _ := parseWanted(r.IP)
-	on := holders(all, w.addr)[0]
-	own, _ := on.carries(w.addr)
+	w, _ := r.IP.Wanted()
+	on := holders(all, w.Addr)[0]
+	own, _ := on.carries(w.Addr)
 	return x.add(ctx, r, on, own)
 }

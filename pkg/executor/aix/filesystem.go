@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
@@ -35,7 +33,7 @@ func (x *FileSystems) Validate(_ context.Context, r executor.Resource) error {
 	if f == nil {
 		return errMissing("file system")
 	}
-	errs := []error{validPoint(f), x.sys.need("mount", "umount", "fsck", "fuser")}
+	errs := []error{executor.CheckMountPoint(f, os.Lstat), x.sys.need("mount", "umount", "fsck", "fuser")}
 	if !strings.HasPrefix(f.Device, "/dev/") {
 		errs = append(errs, fmt.Errorf("device %q of file system %s is not a logical volume below /dev", f.Device, f.Name))
 	}
@@ -43,23 +41,6 @@ func (x *FileSystems) Validate(_ context.Context, r executor.Resource) error {
 		errs = append(errs, fmt.Errorf("check %q of file system %s is neither fsck nor none", f.Check, f.Name))
 	}
 	return errors.Join(errs...)
-}
-
-func validPoint(f *cluster.FileSystem) error {
-	if !filepath.IsAbs(f.MountPoint) || filepath.Clean(f.MountPoint) != f.MountPoint || f.MountPoint == "/" {
-		return fmt.Errorf("mount point %q of file system %s must be an absolute path without . and .., and not /", f.MountPoint, f.Name)
-	}
-	info, err := os.Lstat(f.MountPoint)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // it will be made
-	}
-	if err != nil {
-		return fmt.Errorf("look at the mount point of file system %s: %w", f.Name, err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("mount point %s of file system %s is not a directory", f.MountPoint, f.Name)
-	}
-	return nil
 }
 
 // A finding is what the mount table says of a file system.
@@ -156,7 +137,7 @@ func (x *FileSystems) Start(ctx context.Context, r executor.Resource) executor.R
 // prepare makes the mount point if it is missing, and refuses one on which something else is mounted.
 func (x *FileSystems) prepare(ctx context.Context, r executor.Resource) error {
 	f := r.FileSystem
-	if err := validPoint(f); err != nil {
+	if err := executor.CheckMountPoint(f, os.Lstat); err != nil {
 		return err
 	}
 	d, err := x.find(ctx, r)

@@ -3,22 +3,14 @@ package aix
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
-// A LinkEvent is the state of one network interface after a change.
-type LinkEvent struct {
-	Interface string
-	Index     int  // a number for the interface that stays the same while the watch goes on
-	Present   bool // false: the interface is gone
-	Up        bool // administratively
-	Carrier   bool // the adapter has a link, as far as entstat can say
-	Addresses []netip.Prefix
-}
+// A LinkEvent is executor.LinkEvent: the index is a number of the watch's own.
+type LinkEvent = executor.LinkEvent
 
 // WatchLinks reports the state of every network interface, and then each change, until the context ends; then the channel is
 // closed. It looks every WatchEvery, because AIX's commands cannot be waited on. A look that fails tells nothing and is
@@ -30,11 +22,11 @@ func (s *System) WatchLinks(ctx context.Context) (<-chan LinkEvent, error) {
 	out := make(chan LinkEvent)
 	go func() {
 		defer close(out)
-		known, numbers := map[string]LinkEvent{}, map[string]int{}
+		known, numbers := executor.Links{}, map[string]int{}
 		tick := time.NewTicker(s.o.WatchEvery)
 		defer tick.Stop()
 		for {
-			if all, err := s.links(ctx); err == nil && !report(ctx, out, known, numbers, all) {
+			if all, err := s.links(ctx); err == nil && !known.Report(ctx, out, linkEvents(all, numbers)) {
 				return
 			}
 			select {
@@ -62,36 +54,15 @@ func (s *System) links(ctx context.Context) ([]*netif, error) {
 	return all, ctx.Err()
 }
 
-// report sends what differs from what is known. It returns false when the context has ended.
-func report(ctx context.Context, out chan<- LinkEvent, known map[string]LinkEvent, numbers map[string]int, all []*netif) bool {
-	var events []LinkEvent
-	seen := map[string]bool{}
+// linkEvents is a look at all interfaces; one that was never seen gets the next number.
+func linkEvents(all []*netif, numbers map[string]int) []LinkEvent {
+	var out []LinkEvent
 	for _, i := range all {
-		seen[i.name] = true
 		if numbers[i.name] == 0 {
 			numbers[i.name] = len(numbers) + 1
 		}
-		e := LinkEvent{Interface: i.name, Index: numbers[i.name], Present: true, Up: i.up && !i.quorumOff, Carrier: i.link != linkDown,
-			Addresses: i.addresses}
-		if old, ok := known[i.name]; !ok || old.Up != e.Up || old.Carrier != e.Carrier || !slices.Equal(old.Addresses, e.Addresses) {
-			events = append(events, e)
-		}
+		out = append(out, LinkEvent{Interface: i.name, Index: numbers[i.name], Present: true, Up: i.up && !i.quorumOff, Carrier: i.link != linkDown,
+			Addresses: i.addresses})
 	}
-	for name, old := range known {
-		if !seen[name] {
-			events = append(events, LinkEvent{Interface: name, Index: old.Index})
-		}
-	}
-	slices.SortFunc(events, func(a, b LinkEvent) int { return a.Index - b.Index })
-	for _, e := range events {
-		select {
-		case out <- e:
-		case <-ctx.Done():
-			return false
-		}
-		if known[e.Interface] = e; !e.Present {
-			delete(known, e.Interface)
-		}
-	}
-	return true
+	return out
 }

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
 // DefaultProbeWait is how long one ARP or neighbour-solicitation probe is awaited before an address is taken. The lease and
@@ -30,12 +32,5 @@ type Detour struct {
 	Own      []netip.Addr // the node's own addresses on the network, for which To is announced (IPv4)
 }
 
-// A LinkEvent is the state of one network interface after a change.
-type LinkEvent struct {
-	Interface string
-	Index     int
-	Present   bool // false: the interface is gone
-	Up        bool // administratively
-	Carrier   bool // the physical link is there
-	Addresses []netip.Prefix
-}
+// A LinkEvent is executor.LinkEvent: the index is the kernel's.
+type LinkEvent = executor.LinkEvent

@@ -110,7 +110,7 @@ func (x *Addresses) Validate(_ context.Context, r executor.Resource) error {
 
 // Probe looks for the address on all interfaces.
 func (x *Addresses) Probe(_ context.Context, r executor.Resource) executor.Result {
-	w, err := parseWanted(r.IP)
+	w, err := r.IP.Wanted()
 	if err != nil {
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}
@@ -118,7 +118,7 @@ func (x *Addresses) Probe(_ context.Context, r executor.Resource) executor.Resul
 	if err != nil {
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}
-	return describe(w.addr, holders(all, w.addr))
+	return describe(w.Addr, holders(all, w.Addr))
 }
 
 // describe is what a probe says of an address that is on those interfaces.
@@ -148,27 +148,27 @@ func (x *Addresses) Start(ctx context.Context, r executor.Resource) executor.Res
 	if err != nil {
 		return x.failed(ctx, r, err)
 	}
-	w, _ := parseWanted(r.IP)  // choose has read it
+	w, _ := r.IP.Wanted()      // choose has read it
 	for _, i := range c.also { // good enough where it is: do not move it between equals
-		if _, ok := i.carries(w.addr); ok {
-			c.on, c.prefix, c.why = i, prefixOn(i, w), i.name+" carries it already"
+		if _, ok := i.carries(w.Addr); ok {
+			c.on, c.prefix, c.why = i, w.PrefixOn(i.prefixes()), i.name+" carries it already"
 		}
 	}
-	if len(holders(all, w.addr)) == 0 {
-		if err := x.checkFree(ctx, c.on, all, w.addr); err != nil {
+	if len(holders(all, w.Addr)) == 0 {
+		if err := x.checkFree(ctx, c.on, all, w.Addr); err != nil {
 			return x.failed(ctx, r, err)
 		}
 	}
-	if err := x.place(c, w.addr); err != nil {
+	if err := x.place(c, w.Addr); err != nil {
 		return x.failed(ctx, r, err)
 	}
-	if err := x.announce(ctx, c.on, w.addr); err != nil {
-		x.log.Warn("the address could not be announced; neighbours may keep the old one for a while", "address", w.addr.String(),
+	if err := x.announce(ctx, c.on, w.Addr); err != nil {
+		x.log.Warn("the address could not be announced; neighbours may keep the old one for a while", "address", w.Addr.String(),
 			"cause", err.Error())
 	}
 	res := x.Probe(ctx, r)
 	if res.Status != executor.Running {
-		res.Err = fmt.Errorf("address %s was set but is not well: %s", w.addr, res.Detail)
+		res.Err = fmt.Errorf("address %s was set but is not well: %s", w.Addr, res.Detail)
 		return res
 	}
 	res.Detail += ": " + c.why
@@ -190,21 +190,21 @@ func (x *Addresses) Relocate(ctx context.Context, r executor.Resource) (executor
 	if err != nil {
 		return executor.Relocation{}, err
 	}
-	w, _ := parseWanted(r.IP) // choose has read it
-	held := holders(all, w.addr)
+	w, _ := r.IP.Wanted() // choose has read it
+	held := holders(all, w.Addr)
 	if len(held) == 1 && slices.ContainsFunc(c.also, func(i *netInterface) bool { return i.index == held[0].index }) {
 		return executor.Relocation{From: held[0].name, To: held[0].name, Why: held[0].name + " carries it already"}, nil
 	}
 	m := executor.Relocation{From: names(held), To: c.on.name, Why: c.why}
-	if err := x.place(c, w.addr); err != nil {
+	if err := x.place(c, w.Addr); err != nil {
 		return m, err
 	}
-	if err := x.announce(ctx, c.on, w.addr); err != nil {
-		x.log.Warn("the address could not be announced; neighbours may keep the old one for a while", "address", w.addr.String(),
+	if err := x.announce(ctx, c.on, w.Addr); err != nil {
+		x.log.Warn("the address could not be announced; neighbours may keep the old one for a while", "address", w.Addr.String(),
 			"cause", err.Error())
 	}
 	if res := x.Probe(ctx, r); res.Status != executor.Running {
-		return m, fmt.Errorf("address %s was moved to %s but is not well: %s", w.addr, c.on.name, res.Detail)
+		return m, fmt.Errorf("address %s was moved to %s but is not well: %s", w.Addr, c.on.name, res.Detail)
 	}
 	m.Moved = true
 	return m, nil
@@ -230,20 +230,20 @@ func (x *Addresses) Prepare(ctx context.Context, r executor.Resource) {
 	if err != nil {
 		return
 	}
-	w, _ := parseWanted(r.IP)
-	if w.addr.Is6() || len(holders(all, w.addr)) > 0 {
+	w, _ := r.IP.Wanted()
+	if w.Addr.Is6() || len(holders(all, w.Addr)) > 0 {
 		return
 	}
 	x.mu.Lock()
-	if p := x.prepared[w.addr]; x.closed || p != nil && p.index == c.on.index && time.Since(p.begun) < preparedFor {
+	if p := x.prepared[w.Addr]; x.closed || p != nil && p.index == c.on.index && time.Since(p.begun) < preparedFor {
 		x.mu.Unlock()
 		return
 	}
 	p := &preparation{index: c.on.index, begun: time.Now(), done: make(chan struct{})}
-	x.prepared[w.addr] = p
+	x.prepared[w.Addr] = p
 	x.mu.Unlock()
 	defer close(p.done)
-	who, err := inUse(ctx, c.on, ownAddresses(all), w.addr, x.wait)
+	who, err := inUse(ctx, c.on, ownAddresses(all), w.Addr, x.wait)
 	p.free = err == nil && who == nil && ctx.Err() == nil
 }
 
@@ -338,19 +338,19 @@ func hint(err error, addr netip.Addr) string {
 // Stop removes the address from all interfaces and sees that it is gone. Addresses that the kernel removes together with it
 // are put back.
 func (x *Addresses) Stop(ctx context.Context, r executor.Resource) executor.Result {
-	w, err := parseWanted(r.IP)
+	w, err := r.IP.Wanted()
 	if err != nil {
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}
-	x.quiet(w.addr)
-	err = removeEverywhere(w.addr)
+	x.quiet(w.Addr)
+	err = removeEverywhere(w.Addr)
 	res := x.Probe(ctx, r)
 	if res.Status != executor.Stopped {
-		res.Err = errors.Join(err, fmt.Errorf("address %s is still there: %s", w.addr, res.Detail))
+		res.Err = errors.Join(err, fmt.Errorf("address %s is still there: %s", w.Addr, res.Detail))
 		return res
 	}
 	if err != nil {
-		x.log.Warn("removing the address had side effects", "address", w.addr.String(), "cause", err.Error())
+		x.log.Warn("removing the address had side effects", "address", w.Addr.String(), "cause", err.Error())
 	}
 	return res
 }
@@ -403,7 +403,7 @@ func remove(i *netInterface, own ifAddress) error {
 
 // Announce tells the neighbours again where the address is: at once, and several times in the background.
 func (x *Addresses) Announce(ctx context.Context, r executor.Resource) error {
-	w, err := parseWanted(r.IP)
+	w, err := r.IP.Wanted()
 	if err != nil {
 		return err
 	}
@@ -411,11 +411,11 @@ func (x *Addresses) Announce(ctx context.Context, r executor.Resource) error {
 	if err != nil {
 		return err
 	}
-	on := holders(all, w.addr)
+	on := holders(all, w.Addr)
 	if len(on) != 1 {
-		return fmt.Errorf("announce %s: %s", w.addr, describe(w.addr, on).Detail)
+		return fmt.Errorf("announce %s: %s", w.Addr, describe(w.Addr, on).Detail)
 	}
-	return x.announce(ctx, on[0], w.addr)
+	return x.announce(ctx, on[0], w.Addr)
 }
 
 func (x *Addresses) announce(_ context.Context, i *netInterface, addr netip.Addr) error {

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -50,6 +49,15 @@ func (i *netInterface) carries(a netip.Addr) (ifAddress, bool) {
 	return ifAddress{}, false
 }
 
+// prefixes lists the interface's addresses in the order in which the system has them.
+func (i *netInterface) prefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range i.addresses {
+		out = append(out, a.prefix)
+	}
+	return out
+}
+
 // aliases counts the addresses beyond the first of each subnet, the wanted one left out: how much the interface carries
 // already.
 func (i *netInterface) aliases(without netip.Addr) int {
@@ -68,41 +76,6 @@ func (i *netInterface) aliases(without netip.Addr) int {
 	return n
 }
 
-// A wanted address is an executor.Address whose texts have been read.
-type wanted struct {
-	addr   netip.Addr
-	prefix int        // 0: to be found
-	node   netip.Addr // the node's own address on the network; invalid: not given
-}
-
-func parseWanted(a *executor.Address) (wanted, error) {
-	if a == nil {
-		return wanted{}, errors.New("the resource has no address: this is a fault of the caller")
-	}
-	var w wanted
-	var err error
-	if w.addr, err = netip.ParseAddr(a.Address); err != nil {
-		return w, fmt.Errorf("address %q of %s is not an IP address: %w", a.Address, a.Label, err)
-	}
-	w.addr = w.addr.Unmap()
-	if !w.addr.IsGlobalUnicast() || w.addr.Zone() != "" {
-		return w, fmt.Errorf("address %s of %s cannot be a service address: a unicast address that is neither loopback nor "+
-			"link-local is wanted", a.Address, a.Label)
-	}
-	if w.prefix = a.Prefix; w.prefix < 0 || w.prefix > w.addr.BitLen() {
-		return w, fmt.Errorf("prefix length %d of %s is not between 1 and %d", a.Prefix, a.Label, w.addr.BitLen())
-	}
-	if a.NodeAddress == "" {
-		return w, nil
-	}
-	text, _, _ := strings.Cut(a.NodeAddress, "/")
-	if w.node, err = netip.ParseAddr(text); err != nil {
-		return w, fmt.Errorf("this node's address %q on network %s is not an IP address: %w", a.NodeAddress, a.Network, err)
-	}
-	w.node = w.node.Unmap()
-	return w, nil
-}
-
 // A choice is where an address goes, and why.
 type choice struct {
 	on     *netInterface
@@ -114,7 +87,7 @@ type choice struct {
 
 // choose finds the interface for the address among those of this machine.
 func choose(all []*netInterface, a *executor.Address) (choice, error) {
-	w, err := parseWanted(a)
+	w, err := a.Wanted()
 	if err != nil {
 		return choice{}, err
 	}
@@ -137,58 +110,57 @@ func choose(all []*netInterface, a *executor.Address) (choice, error) {
 		usable = doubtful // it has a link and hears nothing: better than nowhere
 	}
 	if len(usable) == 0 {
-		return choice{on: candidates[0], prefix: prefixOn(candidates[0], w)},
+		return choice{on: candidates[0], prefix: w.PrefixOn(candidates[0].prefixes())},
 			fmt.Errorf("no interface for address %s can be used: %s", a.Address, strings.Join(states, ", "))
 	}
 	c := choice{on: usable[0], why: why, also: usable}
 	if len(candidates) > 1 {
-		c.on, c.why = distribute(usable, a, w.addr)
+		c.on, c.why = distribute(usable, a, w.Addr)
 	}
-	c.prefix = prefixOn(c.on, w)
+	c.prefix = w.PrefixOn(c.on.prefixes())
 	return c, nil
 }
 
 // candidatesFor lists the interfaces on the address's network, the one with the node's own address first.
-func candidatesFor(all []*netInterface, a *executor.Address, w wanted) ([]*netInterface, string, error) {
+func candidatesFor(all []*netInterface, a *executor.Address, w executor.WantedAddress) ([]*netInterface, string, error) {
 	if a.Interface != "" {
 		for _, i := range all {
 			if i.name == a.Interface {
 				return []*netInterface{i}, i.name + " is set by the definition", nil
 			}
 		}
-		return nil, "", fmt.Errorf("interface %s, which the definition sets for %s, does not exist on this node", a.Interface, a.Label)
+		return nil, "", a.NoInterface(w)
 	}
 	if len(a.Interfaces) > 0 {
 		return named(all, a)
 	}
-	if !w.node.IsValid() {
+	if !w.Node.IsValid() {
 		for _, i := range all {
 			for _, own := range i.addresses {
-				if own.prefix.Addr() != w.addr && own.prefix.Masked().Contains(w.addr) {
+				if own.prefix.Addr() != w.Addr && own.prefix.Masked().Contains(w.Addr) {
 					return []*netInterface{i}, fmt.Sprintf("%s has an address in %s", i.name, own.prefix.Masked()), nil
 				}
 			}
 		}
-		return nil, "", fmt.Errorf("no interface of this node has an address in the subnet of %s", a.Address)
+		return nil, "", a.NoInterface(w)
 	}
 	var out []*netInterface
 	var subnet netip.Prefix
 	for _, i := range all {
-		if own, ok := i.carries(w.node); ok {
+		if own, ok := i.carries(w.Node); ok {
 			out, subnet = append(out, i), own.prefix.Masked()
 			break
 		}
 	}
 	if len(out) == 0 {
-		return nil, "", fmt.Errorf("no interface of this node carries %s, its address on network %s; see that the interface is "+
-			"configured, or correct the node's address in the definition", w.node, a.Network)
+		return nil, "", a.NoInterface(w)
 	}
 	for _, i := range all {
-		if i != out[0] && i.broadcast && hasOwnIn(i, subnet, w.addr) {
+		if i != out[0] && i.broadcast && hasOwnIn(i, subnet, w.Addr) {
 			out = append(out, i)
 		}
 	}
-	return out, fmt.Sprintf("%s carries the node's address %s on network %s", out[0].name, w.node, a.Network), nil
+	return out, fmt.Sprintf("%s carries the node's address %s on network %s", out[0].name, w.Node, a.Network), nil
 }
 
 // hasOwnIn reports whether the interface has an address of its own in the subnet: one that is not an alias.
@@ -215,8 +187,7 @@ func named(all []*netInterface, a *executor.Address) ([]*netInterface, string, e
 		}
 	}
 	if len(out) == 0 {
-		return nil, "", fmt.Errorf("of this node's interfaces on network %s (%s) none exists; see that they are configured, or correct the "+
-			"node's interfaces in the definition", a.Network, strings.Join(a.Interfaces, ", "))
+		return nil, "", a.NoInterface(executor.WantedAddress{})
 	}
 	return out, fmt.Sprintf("%s is the node's only interface on network %s", out[0].name, a.Network), nil
 }
@@ -249,20 +220,4 @@ func (i *netInterface) services(list []string, without netip.Addr) int {
 		}
 	}
 	return n
-}
-
-// prefixOn is the prefix length the address gets on the interface.
-func prefixOn(i *netInterface, w wanted) int {
-	if w.prefix != 0 {
-		return w.prefix
-	}
-	if own, ok := i.carries(w.node); ok && w.node.Is4() == w.addr.Is4() {
-		return own.prefix.Bits()
-	}
-	for _, own := range i.addresses {
-		if own.prefix.Addr() != w.addr && own.prefix.Masked().Contains(w.addr) {
-			return own.prefix.Bits()
-		}
-	}
-	return w.addr.BitLen()
 }

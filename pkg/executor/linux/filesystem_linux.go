@@ -42,7 +42,7 @@ func (x *FileSystems) Validate(ctx context.Context, r executor.Resource) error {
 	if f == nil {
 		return errors.New("the resource has no file system: this is a fault of the caller")
 	}
-	errs := []error{validPoint(f)}
+	errs := []error{executor.CheckMountPoint(f, os.Stat)}
 	if _, err := x.deviceOf(ctx, r); err != nil {
 		errs = append(errs, err)
 	}
@@ -55,23 +55,6 @@ func (x *FileSystems) Validate(ctx context.Context, r executor.Resource) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func validPoint(f *cluster.FileSystem) error {
-	if !filepath.IsAbs(f.MountPoint) || filepath.Clean(f.MountPoint) != f.MountPoint || f.MountPoint == "/" {
-		return fmt.Errorf("mount point %q of file system %s must be an absolute path without . and .., and not /", f.MountPoint, f.Name)
-	}
-	info, err := os.Stat(f.MountPoint)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // it will be made
-	}
-	if err != nil {
-		return fmt.Errorf("look at the mount point of file system %s: %w", f.Name, err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("mount point %s of file system %s is not a directory", f.MountPoint, f.Name)
-	}
-	return nil
 }
 
 // A device is what a file system is mounted from, resolved on this node.
@@ -333,7 +316,7 @@ func (x *FileSystems) Start(ctx context.Context, r executor.Resource) executor.R
 
 // prepare makes the mount point if it is missing, and refuses one that something else is mounted on.
 func (x *FileSystems) prepare(f *cluster.FileSystem) error {
-	if err := validPoint(f); err != nil {
+	if err := executor.CheckMountPoint(f, os.Stat); err != nil {
 		return err
 	}
 	mounts, err := readMounts("self")

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
 // A user is a process that holds a mount.
@@ -22,7 +24,7 @@ func (u user) String() string { return fmt.Sprintf("%d (%s, %s %s)", u.pid, u.co
 // usersOf lists the processes that hold the mount by their working directory, root, program, an open file or a mapped one:
 // what fuser(1) does, without asking the file system, which may hang.
 func usersOf(m mount) ([]user, error) {
-	pids, err := processes()
+	pids, err := executor.Processes()
 	if err != nil {
 		return nil, err
 	}
@@ -84,30 +86,11 @@ func nameUsers(users []user) string {
 	return "; held by " + strings.Join(out, ", ")
 }
 
-func processes() ([]string, error) {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil, fmt.Errorf("read the process table: %w", err)
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("read the process table: %w", err)
-	}
-	var out []string
-	for _, n := range names {
-		if _, err := strconv.Atoi(n); err == nil {
-			out = append(out, n)
-		}
-	}
-	return out, nil
-}
-
 // otherNamespaces names one process of each mount namespace that is visible and not our own.
 func otherNamespaces() []string {
 	own, _ := os.Readlink("/proc/self/ns/mnt")
 	seen := map[string]bool{own: true, "": true}
-	pids, _ := processes()
+	pids, _ := executor.Processes()
 	var out []string
 	for _, pid := range pids {
 		ns, _ := os.Readlink("/proc/" + pid + "/ns/mnt")

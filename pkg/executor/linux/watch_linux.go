@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/holdfast-ha/holdfast/pkg/executor"
 )
 
 // WatchLinks reports the state of every network interface, and from then on each change of carrier, flags or addresses within
@@ -21,9 +23,9 @@ func WatchLinks(ctx context.Context) (<-chan LinkEvent, error) {
 	out := make(chan LinkEvent)
 	go func() {
 		defer close(out)
-		known := map[int]LinkEvent{}
+		known := executor.Links{}
 		for {
-			if all, err := interfaces(); err == nil && !report(ctx, out, known, all) {
+			if all, err := interfaces(); err == nil && !known.Report(ctx, out, linkEvents(all)) {
 				return
 			}
 			select {
@@ -105,41 +107,17 @@ func drain[T any](c <-chan T) {
 	}
 }
 
-// report sends what differs from what is known. It returns false when the context has ended.
-func report(ctx context.Context, out chan<- LinkEvent, known map[int]LinkEvent, all []*netInterface) bool {
-	var events []LinkEvent
-	seen := map[int]bool{}
+// linkEvents is a look at all interfaces.
+func linkEvents(all []*netInterface) []LinkEvent {
+	var out []LinkEvent
 	for _, i := range all {
-		seen[i.index] = true
-		e := LinkEvent{Interface: i.name, Index: i.index, Present: true, Up: i.up, Carrier: i.carrier, Addresses: prefixes(i)}
-		if old, ok := known[i.index]; !ok || !same(old, e) {
-			events = append(events, e)
-		}
+		out = append(out, LinkEvent{Interface: i.name, Index: i.index, Present: true, Up: i.up, Carrier: i.carrier, Addresses: sorted(i)})
 	}
-	for index, old := range known {
-		if !seen[index] {
-			events = append(events, LinkEvent{Interface: old.Interface, Index: index})
-		}
-	}
-	slices.SortFunc(events, func(a, b LinkEvent) int { return a.Index - b.Index })
-	for _, e := range events {
-		select {
-		case out <- e:
-		case <-ctx.Done():
-			return false
-		}
-		if known[e.Index] = e; !e.Present {
-			delete(known, e.Index)
-		}
-	}
-	return true
+	return out
 }
 
-func prefixes(i *netInterface) []netip.Prefix {
-	var out []netip.Prefix
-	for _, a := range i.addresses {
-		out = append(out, a.prefix)
-	}
+func sorted(i *netInterface) []netip.Prefix {
+	out := i.prefixes()
 	slices.SortFunc(out, func(a, b netip.Prefix) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
@@ -147,8 +125,4 @@ func prefixes(i *netInterface) []netip.Prefix {
 		return a.Bits() - b.Bits()
 	})
 	return out
-}
-
-func same(a, b LinkEvent) bool {
-	return a.Interface == b.Interface && a.Up == b.Up && a.Carrier == b.Carrier && slices.Equal(a.Addresses, b.Addresses)
 }

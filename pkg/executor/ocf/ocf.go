@@ -50,6 +50,8 @@ type Applications struct {
 	run  *executor.Runner
 	from catalogue
 	log  *slog.Logger
+	// records only decide what an agent's silence means: "not installed", "wrongly configured".
+	records executor.AppRecords
 
 	mu   sync.Mutex
 	busy map[executor.Scope]chan struct{} // one action at a time on one resource
@@ -67,7 +69,8 @@ func newApplications(kind executor.Kind, run *executor.Runner, from catalogue, l
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Applications{kind: kind, run: run, from: from, log: log.With("component", string(kind)), busy: map[executor.Scope]chan struct{}{}}
+	return &Applications{kind: kind, run: run, from: from, log: log.With("component", string(kind)), busy: map[executor.Scope]chan struct{}{},
+		records: executor.NewAppRecords(run, "agents", string(kind)+".")}
 }
 
 // Kind is executor.KindOCF or executor.KindUser.
@@ -245,7 +248,7 @@ func (x *Applications) look(ctx context.Context, r executor.Resource, c call) ex
 	if err := x.quiet(r); err != nil {
 		return unknown(err)
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err)
 	}
@@ -265,7 +268,7 @@ func (x *Applications) quiet(r executor.Resource) error {
 }
 
 // ask calls the agent's monitor and says what its answer amounts to.
-func (x *Applications) ask(ctx context.Context, r executor.Resource, rec record, c call) executor.Result {
+func (x *Applications) ask(ctx context.Context, r executor.Resource, rec executor.AppRecord, c call) executor.Result {
 	alive, err := x.run.Alive(executor.ScopeOf(r))
 	if err != nil {
 		return unknown(fmt.Errorf("look for the processes of application %s: %w", r.Name, err))
@@ -288,7 +291,7 @@ func (x *Applications) ask(ctx context.Context, r executor.Resource, rec record,
 // judge maps the end of a monitor. What an agent cannot see because it, its program or its configuration is not here (they may
 // lie on a file system of the group that is mounted elsewhere) is stopped if nothing of it was started here since the boot, or
 // its stop has succeeded since, and no process of it lives: as Pacemaker's probes have it.
-func judge(name, agent string, rec record, alive bool, o executor.Outcome) executor.Result {
+func judge(name, agent string, rec executor.AppRecord, alive bool, o executor.Outcome) executor.Result {
 	say := func(s executor.Status, format string, args ...any) executor.Result {
 		return executor.Result{Status: s, Detail: fmt.Sprintf("application %s (%s) ", name, agent) + fmt.Sprintf(format, args...)}
 	}
@@ -332,7 +335,7 @@ func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.
 	if err := x.quiet(r); err != nil {
 		return unknown(fmt.Errorf("application %s is not started: %w", r.Name, err))
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err)
 	}
@@ -345,7 +348,7 @@ func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.
 			return executor.Result{Status: res.Status, Detail: before.Detail + "; " + res.Detail,
 				Err: fmt.Errorf("application %s was half there and could not be stopped before its start: %w", r.Name, res.Err)}
 		}
-		rec = record{}
+		rec = executor.AppRecord{}
 	case executor.Stopped:
 	default:
 		return before
@@ -357,37 +360,37 @@ func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.
 	return x.start(ctx, r, a, rec, call{action: "start", keep: true})
 }
 
-func (x *Applications) start(ctx context.Context, r executor.Resource, a *agent, before record, c call) executor.Result {
-	if err := x.save(r, stateStarting); err != nil {
+func (x *Applications) start(ctx context.Context, r executor.Resource, a *agent, before executor.AppRecord, c call) executor.Result {
+	if err := x.records.Save(r, executor.AppRecord{State: executor.AppStarting}); err != nil {
 		return unknown(err)
 	}
 	o, err := x.act(ctx, r, a, c)
 	if err != nil {
-		return unknown(errors.Join(err, x.save(r, before.State)))
+		return unknown(errors.Join(err, x.records.Save(r, before)))
 	}
 	return x.started(ctx, r, a, before, o)
 }
 
 // started notes how a start ended.
-func (x *Applications) started(ctx context.Context, r executor.Resource, a *agent, before record, o executor.Outcome) executor.Result {
+func (x *Applications) started(ctx context.Context, r executor.Resource, a *agent, before executor.AppRecord, o executor.Outcome) executor.Result {
 	switch {
 	case o.Err != nil && !o.Executed: // nothing has changed
-		err := errors.Join(fmt.Errorf("start application %s (%s): %w", r.Name, a.name, o.Err), x.save(r, before.State))
+		err := errors.Join(fmt.Errorf("start application %s (%s): %w", r.Name, a.name, o.Err), x.records.Save(r, before))
 		return unknown(err)
 	case o.Err != nil:
-		err := errors.Join(fmt.Errorf("start application %s (%s): %w", r.Name, a.name, explain("start", o)), x.save(r, stateFailed))
+		err := errors.Join(fmt.Errorf("start application %s (%s): %w", r.Name, a.name, explain("start", o)), x.records.Save(r, executor.AppRecord{State: executor.AppFailed}))
 		return unknown(err)
 	}
-	seen := x.ask(ctx, r, record{State: stateStarted}, call{action: "monitor", watching: true, unrecorded: true})
+	seen := x.ask(ctx, r, executor.AppRecord{State: executor.AppStarted}, call{action: "monitor", watching: true, unrecorded: true})
 	if seen.Status != executor.Running {
 		err := fmt.Errorf("the start of application %s (%s) ended with 0, but: %s", r.Name, a.name, seen.Detail)
-		err = errors.Join(err, x.save(r, stateFailed))
+		err = errors.Join(err, x.records.Save(r, executor.AppRecord{State: executor.AppFailed}))
 		if seen.Status == executor.Stopped {
 			seen.Status = executor.Unknown // it is stopped when its stop has run
 		}
 		return executor.Result{Status: seen.Status, Detail: err.Error(), Err: err}
 	}
-	if err := x.save(r, stateStarted); err != nil {
+	if err := x.records.Save(r, executor.AppRecord{State: executor.AppStarted}); err != nil {
 		return unknown(err)
 	}
 	return executor.Result{Status: executor.Running, Detail: fmt.Sprintf("application %s (%s) was started in %s, and its agent's monitor says that it runs",
@@ -408,7 +411,7 @@ func (x *Applications) Stop(ctx context.Context, r executor.Resource) executor.R
 	if err := x.quiet(r); err != nil {
 		return unknown(fmt.Errorf("application %s is not stopped: %w", r.Name, err))
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err)
 	}
@@ -416,7 +419,7 @@ func (x *Applications) Stop(ctx context.Context, r executor.Resource) executor.R
 }
 
 // stop runs the agent's stop; anyway: even if the monitor says that nothing is there.
-func (x *Applications) stop(ctx context.Context, r executor.Resource, rec record, anyway bool) executor.Result {
+func (x *Applications) stop(ctx context.Context, r executor.Resource, rec executor.AppRecord, anyway bool) executor.Result {
 	look := call{action: "monitor", unrecorded: true}
 	if rec.State == "" && !anyway {
 		if res := x.ask(ctx, r, rec, look); res.Status == executor.Stopped {
@@ -432,10 +435,10 @@ func (x *Applications) stop(ctx context.Context, r executor.Resource, rec record
 		return unknown(err)
 	}
 	// An agent that could not start anything for want of a program or a configuration often cannot stop it either, and says so.
-	vain := o.Executed && (o.Exit == exitInstalled || o.Exit == exitConfigured) && rec.State != stateStarted
+	vain := o.Executed && (o.Exit == exitInstalled || o.Exit == exitConfigured) && rec.State != executor.AppStarted
 	if o.Err != nil && !vain {
 		err := fmt.Errorf("stop application %s (%s): %w", r.Name, a.name, explain("stop", o))
-		res := x.ask(context.WithoutCancel(ctx), r, record{State: stateStarted}, look)
+		res := x.ask(context.WithoutCancel(ctx), r, executor.AppRecord{State: executor.AppStarted}, look)
 		if res.Status == executor.Stopped { // its stop says otherwise
 			res.Status = executor.Unknown
 		}
@@ -445,12 +448,12 @@ func (x *Applications) stop(ctx context.Context, r executor.Resource, rec record
 		return unknown(fmt.Errorf("the stop of application %s ended with 0, but: %w", r.Name, err))
 	}
 	// The stop has succeeded, so an agent that can see nothing any more is believed.
-	res := x.ask(context.WithoutCancel(ctx), r, record{}, look)
+	res := x.ask(context.WithoutCancel(ctx), r, executor.AppRecord{}, look)
 	if res.Status != executor.Stopped {
 		res.Err = fmt.Errorf("the stop of application %s (%s) ended with 0, but: %s", r.Name, a.name, res.Detail)
 		return res
 	}
-	if err := x.save(r, ""); err != nil {
+	if err := x.records.Save(r, executor.AppRecord{}); err != nil {
 		return unknown(err)
 	}
 	if vain {
@@ -479,7 +482,7 @@ func (x *Applications) Cleanup(ctx context.Context, r executor.Resource, method 
 	if err := x.quiet(r); err != nil {
 		return err
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return err
 	}
@@ -502,14 +505,14 @@ func (x *Applications) Restart(ctx context.Context, r executor.Resource, method 
 	}
 	by := *a
 	by.command = func(string) (string, []string, bool) { return method, nil, true }
-	if err := x.save(r, stateStarting); err != nil {
+	if err := x.records.Save(r, executor.AppRecord{State: executor.AppStarting}); err != nil {
 		return err
 	}
 	o, err := x.act(ctx, r, &by, call{action: "start", keep: true})
 	if err != nil {
 		return err
 	}
-	return x.started(ctx, r, a, record{}, o).Err
+	return x.started(ctx, r, a, executor.AppRecord{}, o).Err
 }
 
 func unknown(err error) executor.Result {

@@ -7,14 +7,9 @@ package script
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/executor"
@@ -39,6 +34,8 @@ type Applications struct {
 	run  *executor.Runner
 	look Look
 	log  *slog.Logger
+	// records say what the scripts were last seen to do, where processes say nothing.
+	records executor.AppRecords
 }
 
 var (
@@ -54,7 +51,8 @@ func New(o Options) *Applications {
 	if o.Look == nil {
 		o.Look = func(context.Context, executor.Resource) (executor.Status, string) { return executor.Unknown, "" }
 	}
-	return &Applications{run: o.Runner, look: o.Look, log: o.Logger.With("component", "application")}
+	return &Applications{run: o.Runner, look: o.Look, log: o.Logger.With("component", "application"),
+		records: executor.NewAppRecords(o.Runner, "applications", "")}
 }
 
 // Kind is that of applications.
@@ -101,7 +99,7 @@ func (x *Applications) Probe(ctx context.Context, r executor.Resource) executor.
 	if at := x.run.Unfinished(s); len(at) > 0 {
 		return unknown(fmt.Errorf("%s of application %s has not ended", at[0].Op, r.Name))
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err)
 	}
@@ -113,18 +111,18 @@ func (x *Applications) Probe(ctx context.Context, r executor.Resource) executor.
 }
 
 // judge says what the record, the processes and the monitors amount to.
-func (x *Applications) judge(ctx context.Context, r executor.Resource, rec record, alive bool) executor.Result {
+func (x *Applications) judge(ctx context.Context, r executor.Resource, rec executor.AppRecord, alive bool) executor.Result {
 	seen, says := x.look(ctx, r)
 	return judge(r.Name, rec, alive, seen, says)
 }
 
-func judge(name string, rec record, alive bool, seen executor.Status, says string) executor.Result {
+func judge(name string, rec executor.AppRecord, alive bool, seen executor.Status, says string) executor.Result {
 	say := func(s executor.Status, format string, args ...any) executor.Result {
 		return executor.Result{Status: s, Detail: fmt.Sprintf(format, args...)}
 	}
 	// Processes are left to live only by a start that succeeded, so a daemon that was killed before it could note the success
 	// is believed when they do.
-	incomplete := rec.State == stateFailed || rec.State == stateStarting && !alive
+	incomplete := rec.State == executor.AppFailed || rec.State == executor.AppStarting && !alive
 	switch {
 	case seen == executor.Running:
 		return say(executor.Running, "application %s runs: %s", name, says)
@@ -139,7 +137,7 @@ func judge(name string, rec record, alive bool, seen executor.Status, says strin
 		return say(executor.Running, "processes of application %s live", name)
 	case seen == executor.Stopped:
 		return say(executor.Stopped, "application %s does not run: %s", name, says)
-	case rec.State == stateStarted && !rec.Processes:
+	case rec.State == executor.AppStarted && !rec.Processes:
 		return say(executor.Running, "application %s was started with success; it left no process and has no monitor, so no more can "+
 			"be seen", name)
 	}
@@ -166,11 +164,11 @@ func (x *Applications) Start(ctx context.Context, r executor.Resource) executor.
 
 // startScript runs the start script and notes how it ended.
 func (x *Applications) startScript(ctx context.Context, r executor.Resource) executor.Result {
-	before, err := x.load(r)
+	before, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err)
 	}
-	if err := x.save(r, record{State: stateStarting}); err != nil {
+	if err := x.records.Save(r, executor.AppRecord{State: executor.AppStarting}); err != nil {
 		return unknown(err)
 	}
 	a, s := r.App, executor.ScopeOf(r)
@@ -178,14 +176,14 @@ func (x *Applications) startScript(ctx context.Context, r executor.Resource) exe
 		Timeout: timeoutOr(a.StartTimeout), Keep: true, Background: a.StartupMode == "background"})
 	switch {
 	case out.Err != nil && !out.Executed: // nothing has changed
-		err := errors.Join(fmt.Errorf("start application %s: %w", r.Name, out.Err), x.save(r, before))
+		err := errors.Join(fmt.Errorf("start application %s: %w", r.Name, out.Err), x.records.Save(r, before))
 		return executor.Result{Status: x.Probe(ctx, r).Status, Detail: err.Error(), Err: err}
 	case out.Err != nil:
 		return x.startFailed(ctx, r, out)
 	}
 	alive, err := x.run.Alive(s)
 	if err == nil {
-		err = x.save(r, record{State: stateStarted, Processes: alive && a.StartupMode != "background"})
+		err = x.records.Save(r, executor.AppRecord{State: executor.AppStarted, Processes: alive && a.StartupMode != "background"})
 	}
 	if err != nil {
 		return unknown(err)
@@ -207,7 +205,7 @@ func (x *Applications) alreadyRuns(ctx context.Context, r executor.Resource) (re
 	if at := x.run.Unfinished(s); len(at) > 0 {
 		return unknown(fmt.Errorf("application %s is not started: %s has not ended", r.Name, at[0].Op)), true, false
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err), true, false
 	}
@@ -220,7 +218,7 @@ func (x *Applications) alreadyRuns(ctx context.Context, r executor.Resource) (re
 		return res, true, alive
 	}
 	// A monitor may need a while after a start; its processes say enough here.
-	if alive && rec.State != stateFailed && rec.State != "" {
+	if alive && rec.State != executor.AppFailed && rec.State != "" {
 		return executor.Result{Status: executor.Running, Detail: fmt.Sprintf("processes of application %s live", r.Name)}, true, alive
 	}
 	return res, false, alive
@@ -229,7 +227,7 @@ func (x *Applications) alreadyRuns(ctx context.Context, r executor.Resource) (re
 func (x *Applications) startFailed(ctx context.Context, r executor.Resource, out executor.Outcome) executor.Result {
 	err := fmt.Errorf("start application %s: %w", r.Name, out.Err)
 	left := x.run.EndScope(context.WithoutCancel(ctx), executor.ScopeOf(r), 0, 0)
-	saved := x.save(r, record{State: stateFailed})
+	saved := x.records.Save(r, executor.AppRecord{State: executor.AppFailed})
 	err = errors.Join(err, left, saved)
 	return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 }
@@ -247,7 +245,7 @@ func (x *Applications) Stop(ctx context.Context, r executor.Resource) executor.R
 	if at := x.run.Unfinished(s); len(at) > 0 {
 		return unknown(fmt.Errorf("application %s is not stopped: %s has not ended", r.Name, at[0].Op))
 	}
-	rec, err := x.load(r)
+	rec, err := x.records.Load(r)
 	if err != nil {
 		return unknown(err)
 	}
@@ -263,10 +261,10 @@ func (x *Applications) Stop(ctx context.Context, r executor.Resource) executor.R
 	if err := x.run.EndScope(context.WithoutCancel(ctx), s, 0, 0); err != nil {
 		return unknown(fmt.Errorf("the stop script of application %s ended with 0, but: %w", r.Name, err))
 	}
-	if err := x.save(r, record{}); err != nil {
+	if err := x.records.Save(r, executor.AppRecord{}); err != nil {
 		return unknown(err)
 	}
-	res := x.judge(ctx, r, record{}, false)
+	res := x.judge(ctx, r, executor.AppRecord{}, false)
 	if res.Status != executor.Stopped {
 		res.Err = fmt.Errorf("the stop script of application %s ended with 0, but: %s", r.Name, res.Detail)
 		return res
@@ -301,71 +299,6 @@ func timeoutOr(d time.Duration) time.Duration {
 
 func unknown(err error) executor.Result {
 	return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
-}
-
-// A record remembers, for one boot, what the scripts were last seen to do. It only helps where processes say nothing, so it is
-// replaced at once but not flushed to disk: after a crash of the machine it is void.
-type record struct {
-	State     string `json:"state"`
-	Processes bool   `json:"processes"` // the start left processes behind
-	Boot      string `json:"boot"`
-}
-
-const (
-	stateStarting = "starting"
-	stateStarted  = "started"
-	stateFailed   = "failed"
-)
-
-func (x *Applications) recordPath(r executor.Resource) string {
-	name := strings.NewReplacer("/", "%2F", "%", "%25").Replace(r.Group + "@" + r.Name)
-	return filepath.Join(x.run.Dir(), "applications", name+".json")
-}
-
-func (x *Applications) load(r executor.Resource) (record, error) {
-	var rec record
-	f, err := os.Open(x.recordPath(r))
-	if errors.Is(err, os.ErrNotExist) {
-		return rec, nil
-	}
-	if err != nil {
-		return rec, fmt.Errorf("read what is known of application %s: %w", r.Name, err)
-	}
-	defer f.Close()
-	if err := json.NewDecoder(io.LimitReader(f, 4<<10)).Decode(&rec); err != nil {
-		return record{}, fmt.Errorf("what is known of application %s, in %s, is damaged: %w; see that the application does not run, "+
-			"then remove the file", r.Name, x.recordPath(r), err)
-	}
-	if rec.Boot != x.run.BootID() {
-		return record{}, nil
-	}
-	return rec, nil
-}
-
-func (x *Applications) save(r executor.Resource, rec record) error {
-	path := x.recordPath(r)
-	if rec.State == "" {
-		err := os.Remove(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("note that application %s was stopped: %w", r.Name, err)
-		}
-		return nil
-	}
-	rec.Boot = x.run.BootID()
-	data, err := json.Marshal(rec)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(path+".new", data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		return fmt.Errorf("note that application %s is %s: %w", r.Name, rec.State, err)
-	}
-	return nil
 }
 
 // Cleanup ends the application before it is started again on the same node: by its stop script, or the method given instead,
