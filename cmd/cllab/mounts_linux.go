@@ -26,6 +26,8 @@ type mount struct {
 	source string
 }
 
+// parseMount reads a line of /proc/PID/mountinfo. The executors have a reader of their own: the lab judges them by what it sees here, and
+// a mistake in a common one would blind both.
 func parseMount(line string) (mount, bool) {
 	left, right, ok := strings.Cut(line, " - ")
 	l, r := strings.Fields(left), strings.Fields(right)

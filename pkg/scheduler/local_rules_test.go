@@ -236,11 +236,8 @@ func TestNothingIsStoppedOnAnOldState(t *testing.T) {
 
 // A stop that failed is reported for that stop only: an order of a later time is tried again.
 func TestFailedStopIsReportedForItsOwnOrder(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Release: &state.Release{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Cause: state.CauseMove, Reason: "test"}})
+	w, gen := withGroup(t)
+	w.release(gen)
 	since := w.s.Instance("a", "n1").Since
 	w.set(LocalGroup{Seen: SeenPartly, StopFailed: true, StopFailedSince: since - 1})
 	w.want("stop a")
@@ -270,12 +267,9 @@ func TestFailedStopIsReportedForItsOwnOrder(t *testing.T) {
 
 // A group in ERROR is looked at until it is found stopped; then it is promised.
 func TestGroupInErrorIsProbed(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Release: &state.Release{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Cause: state.CauseMove, Reason: "test"}})
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeReleaseFailed}})
+	w, gen := withGroup(t)
+	w.release(gen)
+	w.report(gen, state.OutcomeReleaseFailed)
 	w.set(LocalGroup{Seen: SeenStopped})
 	w.want("tombstone a")
 	w.set(LocalGroup{Seen: SeenStopped, Started: gen})
@@ -293,10 +287,7 @@ func TestGroupInErrorIsProbed(t *testing.T) {
 
 // What was started at another generation is stopped before this one starts; what runs is adopted; what runs in part is started.
 func TestWhatIsFoundBeforeAStart(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
+	w, gen := withGroup(t)
 	for _, c := range []struct {
 		g    LocalGroup
 		want []string
@@ -322,7 +313,7 @@ func TestWhatIsFoundBeforeAStart(t *testing.T) {
 	w.set(LocalGroup{Seen: SeenUnclear})
 	w.want("stop a")
 	w.view.Soft = false
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w.report(gen, state.OutcomeOnline)
 	w.set(LocalGroup{Seen: SeenUnclear})
 	w.want("probe a")
 	w.set(LocalGroup{Seen: SeenPartly})
@@ -333,16 +324,13 @@ func TestWhatIsFoundBeforeAStart(t *testing.T) {
 
 // An application's failure is said once.
 func TestApplicationFailureIsSaidOnce(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w, gen := withGroup(t)
+	w.report(gen, state.OutcomeOnline)
 	w.set(LocalGroup{Seen: SeenRunning, Started: gen, AppFailed: gen + 1})
 	w.want()
 	w.set(LocalGroup{Seen: SeenRunning, Started: gen, AppFailed: gen})
 	w.want("report a app-failed")
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeAppFailed}})
+	w.report(gen, state.OutcomeAppFailed)
 	w.want()
 }
 
@@ -370,10 +358,7 @@ func TestGrantThatIsOlderThanTheInstance(t *testing.T) {
 
 // A report of a promise waits for a look at the machine.
 func TestPromiseIsReportedAfterALook(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
+	w, gen := withGroup(t)
 	w.set(LocalGroup{Tombstone: gen})
 	w.want("probe a")
 	for _, g := range mayRun {
@@ -399,7 +384,7 @@ func TestDisarm(t *testing.T) {
 	w.want()
 	w.view.Groups["b"] = LocalGroup{Seen: SeenStopped}
 	gen := w.acquire("n1")
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w.report(gen, state.OutcomeOnline)
 	w.do(state.Command{NodeServices: &state.NodeServices{Nodes: []string{"n1"}, Stop: state.StopUnmanage}})
 	w.set(LocalGroup{Seen: SeenRunning, Busy: Probing})
 	w.want()
@@ -429,7 +414,7 @@ func TestTellDisarmed(t *testing.T) {
 	gen := w.acquire("n1")
 	w.set(LocalGroup{Seen: SeenStopped, Tombstone: gen}) // held, until the report is in the log
 	w.want("report a released")
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeReleased}})
+	w.report(gen, state.OutcomeReleased)
 	w.want("tell-disarmed")
 	armed := w.s.Nodes["n1"].Armed
 	w.s.Nodes["n1"].Armed = nil
@@ -441,10 +426,7 @@ func TestTellDisarmed(t *testing.T) {
 // Nothing starts unless the deadman is armed, the log has it, and the grant was asked for under that very arming.
 func TestUnderLease(t *testing.T) {
 	fresh := func() *localWorld {
-		w := newLocalWorld(t)
-		w.acquire("n1")
-		w.armed()
-		w.granted()
+		w, _ := withGroup(t)
 		w.want("start a")
 		return w
 	}

@@ -48,6 +48,28 @@ func (w *localWorld) acquire(node string) uint64 {
 	return w.s.Instance("a", node).Generation
 }
 
+// withGroup is a world in which n1 is to have group a, has its deadman armed and a grant.
+func withGroup(t *testing.T) (w *localWorld, generation uint64) {
+	t.Helper()
+	w = newLocalWorld(t)
+	generation = w.acquire("n1")
+	w.armed()
+	w.granted()
+	return w, generation
+}
+
+// report is n1's word on what became of group a.
+func (w *localWorld) report(generation uint64, outcome state.Outcome) {
+	w.t.Helper()
+	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: generation, Outcome: outcome}})
+}
+
+// release is the order to n1 to give up group a.
+func (w *localWorld) release(generation uint64) {
+	w.t.Helper()
+	w.do(state.Command{Release: &state.Release{Node: "n1", Incarnation: 1, Group: "a", Generation: generation, Cause: state.CauseMove, Reason: "test"}})
+}
+
 func (w *localWorld) armed() {
 	w.view.Armed, w.view.Arming = true, "x"
 	for contains(w.s.Nodes["n1"].OldArmings, w.view.Arming) { // a nonce is drawn once
@@ -102,9 +124,9 @@ func TestOrderOfAcquisition(t *testing.T) {
 	w.want()
 	w.set(LocalGroup{Started: gen, Seen: SeenRunning})
 	w.want("report a online")
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w.report(gen, state.OutcomeOnline)
 	w.want()
-	w.do(state.Command{Release: &state.Release{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Cause: state.CauseMove, Reason: "test"}})
+	w.release(gen)
 	w.want("stop a")
 	w.set(LocalGroup{Busy: Stopping})
 	w.want()
@@ -112,7 +134,7 @@ func TestOrderOfAcquisition(t *testing.T) {
 	w.want("tombstone a")
 	w.set(LocalGroup{Seen: SeenStopped, Tombstone: gen})
 	w.want("report a released", "disarm")
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeReleased}})
+	w.report(gen, state.OutcomeReleased)
 	w.want("disarm")
 	w.view.Armed, w.view.Arming = false, ""
 	w.want("tell-disarmed")
@@ -131,38 +153,26 @@ func TestA1OldStateStartsNothing(t *testing.T) {
 		w.want("request-grant")
 	})
 	t.Run("the own state is behind the grant", func(t *testing.T) {
-		w := newLocalWorld(t)
-		w.acquire("n1")
-		w.armed()
-		w.granted()
+		w, _ := withGroup(t)
 		w.grant.Applied = w.s.Index + 1
 		w.want("request-grant")
 	})
 	t.Run("another incarnation's grant", func(t *testing.T) {
-		w := newLocalWorld(t)
-		w.acquire("n1")
-		w.armed()
-		w.granted()
+		w, _ := withGroup(t)
 		w.grant.Incarnation = 7
 		w.want("request-grant")
 	})
 	t.Run("a boot that the log has not numbered", func(t *testing.T) {
-		w := newLocalWorld(t)
-		w.acquire("n1")
-		w.armed()
-		w.granted()
+		w, _ := withGroup(t)
 		w.view = LocalView{BootID: "boot2", Groups: map[string]LocalGroup{"a": {Seen: SeenStopped}, "b": {Seen: SeenStopped}}}
 		w.want()
 		w.set(LocalGroup{Seen: SeenRunning}) // started by the system at boot
 		w.want("stop a")
 	})
 	t.Run("running, and the newest list lacks it", func(t *testing.T) {
-		w := newLocalWorld(t)
-		gen := w.acquire("n1")
-		w.armed()
-		w.granted()
+		w, gen := withGroup(t)
 		w.set(LocalGroup{Started: gen, Seen: SeenRunning})
-		w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+		w.report(gen, state.OutcomeOnline)
 		w.grant = &lease.Grant{Node: "n1", Incarnation: 1, Term: 2, Applied: w.s.Index}
 		w.want("stop a")
 		w.grant.Applied = w.s.Index + 9 // not before this node has applied what the list rests on
@@ -184,10 +194,7 @@ func TestA5GrantFromBeforeArming(t *testing.T) {
 
 // A7: a promise is kept: a tombstoned generation never starts, and the report is repeated.
 func TestA7TombstonedGenerationNeverStarts(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
+	w, gen := withGroup(t)
 	w.set(LocalGroup{Seen: SeenStopped, Tombstone: gen})
 	w.want("report a released", "disarm")
 	w.set(LocalGroup{Seen: SeenStopped, Tombstone: gen + 5})
@@ -201,11 +208,8 @@ func TestA7TombstonedGenerationNeverStarts(t *testing.T) {
 }
 
 func TestA7SoftReleaseIsFinished(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w, gen := withGroup(t)
+	w.report(gen, state.OutcomeOnline)
 	w.set(LocalGroup{Started: gen, Seen: SeenRunning})
 	w.want()
 	w.view.Soft = true
@@ -296,10 +300,7 @@ func TestB2IsolatedStartsNothing(t *testing.T) {
 
 // A release that failed and was then found stopped is over: the next generation starts, and is not given back at once.
 func TestEndedReleaseDoesNotStickToTheNextGeneration(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
+	w, gen := withGroup(t)
 	w.set(LocalGroup{Seen: SeenStopped, Leaving: true, StopFailed: true, Tombstone: gen - 1})
 	w.want("start a")
 	w.set(LocalGroup{Busy: Starting, Leaving: true, Tombstone: gen - 1})
@@ -308,10 +309,7 @@ func TestEndedReleaseDoesNotStickToTheNextGeneration(t *testing.T) {
 
 // A8: what an older action may still do is not probed, and so not reported.
 func TestA8NothingIsReportedBeforeItIsSeen(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
+	w, gen := withGroup(t)
 	w.set(LocalGroup{})
 	w.want("probe a")
 	w.set(LocalGroup{Seen: SeenUnclear, StartFailed: gen})
@@ -351,11 +349,8 @@ func TestA9DeadNodeResets(t *testing.T) {
 }
 
 func TestAdoptAfterAgentRestart(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w, gen := withGroup(t)
+	w.report(gen, state.OutcomeOnline)
 	w.grant, w.view.GrantArming = nil, "" // a new process
 	w.set(LocalGroup{})
 	w.want("probe a")
@@ -384,11 +379,8 @@ func TestForeignResourceIsReleasedNotAdopted(t *testing.T) {
 }
 
 func TestUnmanagedIsLeftAlone(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
+	w, gen := withGroup(t)
+	w.report(gen, state.OutcomeOnline)
 	w.set(LocalGroup{Seen: SeenRunning, Started: gen})
 	w.do(state.Command{NodeServices: &state.NodeServices{Nodes: []string{"n1"}, Stop: state.StopUnmanage}})
 	w.want("unmanage a", "disarm")
@@ -410,16 +402,13 @@ func TestUnmanagedIsLeftAlone(t *testing.T) {
 }
 
 func TestFailedReleaseIsReportedOnceAndTriedAgainWhenCleared(t *testing.T) {
-	w := newLocalWorld(t)
-	gen := w.acquire("n1")
-	w.armed()
-	w.granted()
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeOnline}})
-	w.do(state.Command{Release: &state.Release{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Cause: state.CauseMove, Reason: "test"}})
+	w, gen := withGroup(t)
+	w.report(gen, state.OutcomeOnline)
+	w.release(gen)
 	since := w.s.Instance("a", "n1").Since
 	w.set(LocalGroup{Seen: SeenPartly, StopFailed: true, StopFailedSince: since, StopWhy: "umount: target is busy"})
 	w.want("report a release-failed")
-	w.do(state.Command{Report: &state.Report{Node: "n1", Incarnation: 1, Group: "a", Generation: gen, Outcome: state.OutcomeReleaseFailed}})
+	w.report(gen, state.OutcomeReleaseFailed)
 	w.want("probe a")
 	w.do(state.Command{ClearGroup: &state.ClearGroup{Group: "a"}})
 	w.want("probe a")
