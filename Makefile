@@ -22,7 +22,7 @@ PACKAGE_VERSION ?= 0.1.$(shell git rev-list --count HEAD 2>/dev/null || echo 0)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build all binaries into bin/
 	@install -d -m 755 $(BIN)
@@ -59,9 +59,14 @@ sim: ## the seeded simulation: prints seeds and steps; STEPS=n, SEED=n
 e2e: build ## real processes in network namespaces (root, or user namespaces)
 	$(GO) test ./test/e2e -count=1 -v -timeout 40m
 
-bench: build ## benchmarks and measured failover times with their breakdown
+bench: ## the benchmarks of the packages
 	$(GO) test ./pkg/... -run XXX -bench . -benchmem
-	$(GO) test ./test/e2e -count=1 -v -timeout 60m -run Measure -measure
+
+measure: build ## failover times with their breakdown, idle costs, 32 nodes, on a lab: RUNS=n of each (default 30), CASE=Crash/fast
+	$(GO) test ./test/e2e -run XXX -bench '$(or $(CASE),.)' -benchtime $(or $(RUNS),30)x -timeout 0
+
+agents-table: ## write docs/ocf-agents.md anew: what each OCF agent installed here says of itself, and whether it runs (root)
+	$(GO) run ./test/ocftable > docs/ocf-agents.md.new && mv docs/ocf-agents.md.new docs/ocf-agents.md || { rm -f docs/ocf-agents.md.new; exit 1; }
 
 fuzz: ## each fuzz target for FUZZTIME (default 20s)
 	@./test/run.sh fuzz $(or $(FUZZTIME),20s)
@@ -90,4 +95,4 @@ $(NFPM):
 	GOFLAGS= GOBIN=$(CACHE) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	@mv $(CACHE)/nfpm $@
 
-.PHONY: help build packages docs demo test race lint sim e2e bench fuzz mutate cross verify clean
+.PHONY: help build packages docs demo test race lint sim e2e bench measure agents-table fuzz mutate cross verify clean

@@ -23,7 +23,7 @@ import (
 // packages consensus, deadman and lease, in fake time.
 
 // copyTree copies a node's directory, as a backup or an image would.
-func copyTree(t *testing.T, from, to string) {
+func copyTree(t testing.TB, from, to string) {
 	t.Helper()
 	check(t, os.RemoveAll(to))
 	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {

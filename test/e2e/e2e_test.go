@@ -25,9 +25,6 @@ var (
 	crashes   = flag.Int("crashes", 30, "TestHundredCrashes: how many crashes in a row")
 	kills     = flag.Int("kills", 50, "TestAgentKilledFiftyTimes: how many")
 	flapFor   = flag.Duration("flap", 2*time.Minute, "TestFlappingCut: how long the link goes up and down")
-	measured  = flag.Bool("measure", false, "run the TestMeasure tests, which print figures and assert nothing about them")
-	runs      = flag.Int("runs", 30, "TestMeasure: how many runs of each case")
-	big       = flag.Bool("big", false, "run the test with 32 nodes")
 	labPrefix = flag.String("lab", "e2e", "beginning of the labs' names")
 	binDir    = flag.String("bin", os.Getenv("HOLDFAST_BIN"), "directory of the binaries (default ../../bin)")
 )
@@ -112,7 +109,7 @@ type setup struct {
 // A world is one lab with its watcher, and what a test knows of it.
 type world struct {
 	*lab.Lab
-	t     *testing.T
+	t     testing.TB
 	setup setup
 	nodes []string
 	watch *lab.Watch
@@ -125,7 +122,7 @@ type world struct {
 var labs atomic.Int64
 
 // begin starts a lab for a test, and ends it with the test.
-func begin(t *testing.T, s setup) *world {
+func begin(t testing.TB, s setup) *world {
 	t.Helper()
 	if s.nodes == 0 {
 		s.nodes = 3
@@ -220,7 +217,7 @@ func (w *world) judge() {
 }
 
 // makeImage makes the file system of the group when this machine can mount one; otherwise a directory is bound into place.
-func makeImage(t *testing.T, dir string) string {
+func makeImage(t testing.TB, dir string) string {
 	mkfs, err := exec.LookPath("mkfs.ext4")
 	if _, e := os.Stat("/dev/loop-control"); os.Getuid() != 0 || err != nil || e != nil {
 		return ""
@@ -236,7 +233,7 @@ func makeImage(t *testing.T, dir string) string {
 }
 
 // fillImage writes files into an ext4 file system that is not mounted.
-func fillImage(t *testing.T, image string, content map[string]string) {
+func fillImage(t testing.TB, image string, content map[string]string) {
 	t.Helper()
 	for name, text := range content {
 		source := filepath.Join(t.TempDir(), name)
@@ -366,7 +363,7 @@ func more(keys string) string {
 	return ", " + keys
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -804,7 +801,10 @@ func (w *world) dump() {
 	if w.dumps++; w.dumps > 1 {
 		return
 	}
-	if st := w.view(); st != nil {
+	here, err := w.Lab.Status(w.ctx())
+	if err != nil { // a lab that never came up: there is nobody to ask, and the logs may say why
+		w.t.Logf("lab: %v", err)
+	} else if st := w.view(); st != nil {
 		w.t.Logf("state: cluster %s, leader %s; %s", st.Cluster.State, st.Cluster.Leader, groupStates(st))
 		for _, n := range st.Nodes {
 			w.t.Logf("state: %s %s incarnation %d: %s", n.Name, n.State, n.Incarnation, n.Reason)
@@ -814,8 +814,8 @@ func (w *world) dump() {
 		}
 		w.timeline(0)
 	}
-	if st, err := w.Lab.Status(w.ctx()); err == nil {
-		for _, e := range st.Events[max(0, len(st.Events)-30):] {
+	if here != nil {
+		for _, e := range here.Events[max(0, len(here.Events)-30):] {
 			w.t.Logf("lab: %s %s %s %s", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Detail)
 		}
 	}

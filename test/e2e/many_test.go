@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-ha/holdfast/pkg/api"
 )
 
 // Twenty addresses and twenty file systems come up side by side; one file system lies inside another. The times of both ways are
@@ -54,4 +56,28 @@ func TestManyResourcesAtOnce(t *testing.T) {
 			t.Errorf("%s still has something of it:\n%s", on, out)
 		}
 	}
+}
+
+// manyNodes is as large a cluster as one machine takes; its group may run on three of the nodes.
+var manyNodes = setup{nodes: 32, noWatch: true, nodeOrder: []string{"node1", "node2", "node3"}, fence: true}
+
+// Thirty-two nodes form one cluster on one machine, stay together, and a failover and a rejoin work.
+func TestThirtyTwoNodes(t *testing.T) {
+	long(t)
+	w := begin(t, manyNodes)
+	w.ask()
+	w.whole()
+	since := w.lastEvent()
+	time.Sleep(5 * time.Second) // nothing is to happen now: there is no condition to wait for
+	for _, e := range w.events(since) {
+		if e.ID > since && (e.Kind == "node_dead" || e.Kind == "rg_move_acquire") {
+			t.Errorf("nobody has done anything, and yet: %s %s", e.Kind, e.Sentence)
+		}
+	}
+	on := w.online(group)
+	check(t, w.Crash(w.ctx(), on))
+	w.answersFrom(w.elsewhere(on))
+	t.Logf("failover with 32 nodes: outage %.3f s", w.lastOutage(on).Seconds())
+	check(t, w.PowerOn(w.ctx(), on))
+	w.nodesAre(api.NodeNormal)
 }

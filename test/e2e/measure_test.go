@@ -13,27 +13,34 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/lab"
 )
 
-// The TestMeasure tests print figures; docs/measurements.md keeps some. They assert that the cluster behaves, never how fast.
+// The benchmarks print figures; docs/measurements.md keeps some. They assert that the cluster behaves, never how fast. -benchtime 30x,
+// as `make measure` gives it, is thirty runs of each.
 
-var dumpAbove = flag.Duration("dump-above", 0, "TestMeasure: show the logs of each run whose outage was longer")
+var dumpAbove = flag.Duration("dump-above", 0, "BenchmarkCrash and BenchmarkSilentIsolation: show the logs of each run whose outage was longer")
 
-var saturate = flag.Duration("saturate", 10*time.Minute, "TestMeasureSaturation: how long")
+// figure prints at once, and all: of what a benchmark logs go test keeps ten lines.
+func figure(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
-func measuring(t *testing.T) {
-	t.Helper()
-	if !*measured {
-		t.Skip("a measurement; -measure runs it")
-	}
+func sayLoad() {
 	b, _ := os.ReadFile("/proc/loadavg")
-	t.Logf("machine: %d cores, load at the beginning %s", runtime.NumCPU(), strings.TrimSpace(string(b)))
+	figure("machine: %d cores, load at the beginning %s", runtime.NumCPU(), strings.TrimSpace(string(b)))
+}
+
+// report makes the runs' median and worst the benchmark's figures, besides printing how they spread.
+func report(b *testing.B, what string, took []time.Duration) {
+	b.Helper()
+	figure("%s, %d runs: %s", what, len(took), spread(took))
+	if s := slices.Sorted(slices.Values(took)); len(s) > 0 {
+		b.ReportMetric(0, "ns/op") // leaves it out
+		b.ReportMetric(s[len(s)/2].Seconds(), "s-median")
+		b.ReportMetric(s[len(s)-1].Seconds(), "s-max")
+	}
 }
 
 // A run is one failover, as times since the last answer that the client got from the victim.
@@ -44,8 +51,7 @@ type run struct {
 // A series is the runs of one kind of victim.
 type series []run
 
-func (s series) print(t *testing.T, what string) {
-	t.Helper()
+func (s series) print(what string) {
 	col := func(f func(run) time.Duration) []time.Duration {
 		var out []time.Duration
 		for _, r := range s {
@@ -60,8 +66,8 @@ func (s series) print(t *testing.T, what string) {
 		}
 		return l[len(l)/2].Seconds()
 	}
-	t.Logf("%s, %d runs: outage %s", what, len(s), spread(col(func(r run) time.Duration { return r.outage })))
-	t.Logf("%s, medians: detected after %.3f s (of these elect %.3f s), prove %.3f s, commit the decision %.3f s, acquire until the first answer %.3f s, until all is online %.3f s",
+	figure("%s, %d runs: outage %s", what, len(s), spread(col(func(r run) time.Duration { return r.outage })))
+	figure("%s, medians: detected after %.3f s (of these elect %.3f s), prove %.3f s, commit the decision %.3f s, acquire until the first answer %.3f s, until all is online %.3f s",
 		what, median(func(r run) time.Duration { return r.lost }), median(func(r run) time.Duration { return r.elect }),
 		median(func(r run) time.Duration { return r.dead - r.lost }), median(func(r run) time.Duration { return r.acquire - r.dead }),
 		median(func(r run) time.Duration { return r.outage - r.acquire }), median(func(r run) time.Duration { return r.complete - r.acquire }))
@@ -115,49 +121,49 @@ func (w *world) phase(name, not string) time.Duration {
 	return time.Duration(sum * float64(time.Second))
 }
 
-func measureFailover(t *testing.T, s setup, n int, break_, mend func(w *world, victim string)) {
-	w := begin(t, s)
+// measureFailover breaks nodes and mends them: in each run first one that leads, then one that does not.
+func measureFailover(b *testing.B, s setup, break_, mend func(w *world, victim string)) {
+	sayLoad()
+	w := begin(b, s)
 	w.ask()
-	var leaders, others series
-	for i := range 2 * n {
-		w.whole()
-		leader := w.leader()
-		victim := leader
-		if i%2 == 1 {
-			victim = w.other(leader)
+	kinds := map[bool]series{}
+	var took []time.Duration
+	for b.Loop() {
+		for _, leads := range []bool{true, false} {
+			w.whole()
+			victim := w.leader()
+			if !leads {
+				victim = w.other(victim)
+			}
+			w.place(victim)
+			time.Sleep(2 * time.Second) // the node that came back has settled in too
+			r := w.failover(victim, func() { break_(w, victim) })
+			figure("run %2d, victim led %v: outage %.3f s = detected %.3f (elect %.3f) + proven %.3f + decided %.3f + answered %.3f", len(took)+1, leads,
+				r.outage.Seconds(), r.lost.Seconds(), r.elect.Seconds(), (r.dead - r.lost).Seconds(), (r.acquire - r.dead).Seconds(), (r.outage - r.acquire).Seconds())
+			if slow := *dumpAbove; slow > 0 && r.outage > slow {
+				w.dump()
+				w.dumps = 0
+			}
+			kinds[leads], took = append(kinds[leads], r), append(took, r.outage)
+			mend(w, victim)
 		}
-		w.place(victim)
-		time.Sleep(2 * time.Second) // the node that came back has settled in too
-		r := w.failover(victim, func() { break_(w, victim) })
-		t.Logf("run %2d, victim led %v: outage %.3f s = detected %.3f (elect %.3f) + proven %.3f + decided %.3f + answered %.3f", i+1, i%2 == 0,
-			r.outage.Seconds(), r.lost.Seconds(), r.elect.Seconds(), (r.dead - r.lost).Seconds(), (r.acquire - r.dead).Seconds(), (r.outage - r.acquire).Seconds())
-		if slow := *dumpAbove; slow > 0 && r.outage > slow {
-			w.dump()
-			w.dumps = 0
-		}
-		if i%2 == 0 {
-			leaders = append(leaders, r)
-		} else {
-			others = append(others, r)
-		}
-		mend(w, victim)
 	}
 	profile := s.profile
 	if profile == "" {
 		profile = "default"
 	}
 	what := fmt.Sprintf("%s profile, fence %v, ", profile, s.fence)
-	leaders.print(t, what+"victim led")
-	others.print(t, what+"victim did not lead")
+	kinds[true].print(what + "victim led")
+	kinds[false].print(what + "victim did not lead")
+	report(b, what+"both", took)
 	w.loserFirst()
 }
 
-func TestMeasureCrash(t *testing.T) {
-	measuring(t)
+func BenchmarkCrash(b *testing.B) {
 	for _, fence := range []bool{true, false} {
 		for _, profile := range []string{"default", "fast"} {
-			t.Run(fmt.Sprintf("%s fence %v", profile, fence), func(t *testing.T) {
-				measureFailover(t, setup{profile: profile, fence: fence}, *runs,
+			b.Run(fmt.Sprintf("%s,fence=%v", profile, fence), func(b *testing.B) {
+				measureFailover(b, setup{profile: profile, fence: fence},
 					func(w *world, victim string) { check(w.t, w.Crash(w.ctx(), victim)) },
 					func(w *world, victim string) { check(w.t, w.PowerOn(w.ctx(), victim)) })
 			})
@@ -165,23 +171,22 @@ func TestMeasureCrash(t *testing.T) {
 	}
 }
 
-func TestMeasureSilentIsolation(t *testing.T) {
-	measuring(t)
+func BenchmarkSilentIsolation(b *testing.B) {
 	for _, profile := range []string{"default", "fast"} {
-		t.Run(profile, func(t *testing.T) {
-			measureFailover(t, setup{profile: profile}, *runs,
+		b.Run(profile, func(b *testing.B) {
+			measureFailover(b, setup{profile: profile},
 				func(w *world, victim string) { check(w.t, w.Cut(w.ctx(), victim, "", lab.Both)) },
 				func(w *world, victim string) { check(w.t, w.Heal(w.ctx(), victim)) })
 		})
 	}
 }
 
-func TestMeasurePlannedMove(t *testing.T) {
-	measuring(t)
-	w := begin(t, setup{})
+func BenchmarkPlannedMove(b *testing.B) {
+	sayLoad()
+	w := begin(b, setup{})
 	w.ask()
 	var took []time.Duration
-	for range *runs {
+	for b.Loop() {
 		from := w.online(group)
 		to := w.other(from)
 		w.clmgr(to, "move", "resource_group", group, "NODE="+to)
@@ -189,52 +194,58 @@ func TestMeasurePlannedMove(t *testing.T) {
 		took = append(took, w.lastOutage(from))
 		time.Sleep(200 * time.Millisecond)
 	}
-	t.Logf("planned move of an IP, a file system and an application, %d runs: %s", len(took), spread(took))
+	report(b, "planned move of an IP, a file system and an application", took)
 }
 
-func TestMeasureApplicationKilled(t *testing.T) {
-	measuring(t)
-	w := begin(t, setup{monitor: "failure_action: notify, restart_count: 1000, stabilization: 0s, restart_interval: 1s"})
+func BenchmarkApplicationKilled(b *testing.B) {
+	sayLoad()
+	w := begin(b, setup{monitor: "failure_action: notify, restart_count: 100, stabilization: 1s"}) // for a hundred runs at most
 	w.ask()
 	var took []time.Duration
-	for range *runs {
+	for b.Loop() {
 		pid := w.appPID("node1")
 		before := len(w.probe.Events())
 		w.run("node1", "kill", "-9", pid)
-		check(t, w.probe.Await(w.ctx(), func(events []lab.ProbeEvent) bool {
+		var outage time.Duration // 0: too short for the client to call it one
+		check(b, w.probe.Await(w.ctx(), func(events []lab.ProbeEvent) bool {
 			for _, e := range events[before:] {
 				if e.Outage != nil {
+					outage = e.Outage.Length
+				}
+				if e.Event == "answer" && strconv.Itoa(e.From.PID) != pid {
 					return true
 				}
 			}
 			return false
 		}))
-		took = append(took, w.lastOutage("node1"))
+		took = append(took, outage)
 		time.Sleep(1200 * time.Millisecond)
 	}
-	t.Logf("application killed, restarted in place, %d runs: %s", len(took), spread(took))
+	report(b, "application killed, restarted in place", took)
 }
 
-// The time from the boot of three nodes to the first answer, and that of forming a new cluster.
-func TestMeasureColdStart(t *testing.T) {
-	measuring(t)
-	w := begin(t, setup{})
+// The time from the boot of three nodes, which all had died, to the first answer.
+func BenchmarkColdStart(b *testing.B) {
+	sayLoad()
+	w := begin(b, setup{})
 	var took []time.Duration
-	for range *runs {
+	for b.Loop() {
 		w.whole()
 		for _, n := range w.nodes {
-			check(t, w.Crash(w.ctx(), n))
+			check(b, w.Crash(w.ctx(), n))
 		}
-		w.ask()
+		p, err := w.StartProbe(target, lab.ProbeOptions{}) // w.ask would wait for an answer
+		check(b, err)
+		w.probe = p
 		began := time.Now()
 		done := make(chan error, len(w.nodes))
 		for _, n := range w.nodes {
 			go func() { done <- w.Boot(w.ctx(), n) }()
 		}
 		for range w.nodes {
-			check(t, <-done)
+			check(b, <-done)
 		}
-		check(t, w.probe.AwaitAnswer(w.ctx(), ""))
+		check(b, w.probe.AwaitAnswer(w.ctx(), ""))
 		var first time.Time
 		for _, e := range w.probe.Events() {
 			if e.Event == "answer" {
@@ -246,7 +257,7 @@ func TestMeasureColdStart(t *testing.T) {
 		_, _ = w.probe.Stop()
 		w.probe = nil
 	}
-	t.Logf("cold start of three nodes to the first answer, %d runs: %s", len(took), spread(took))
+	report(b, "cold start of three nodes to the first answer", took)
 }
 
 // usage is what the product's processes of a node have used.
@@ -303,17 +314,21 @@ func field(path, name string) int64 {
 	return 0
 }
 
-func TestMeasureIdle(t *testing.T) {
-	measuring(t)
-	w := begin(t, setup{noWatch: true})
+// What three nodes use that have nothing to do; each run is ten seconds.
+func BenchmarkIdle(b *testing.B) {
+	sayLoad()
+	w := begin(b, setup{noWatch: true})
 	w.whole()
 	time.Sleep(10 * time.Second)
-	const span = 60 * time.Second
 	before := map[string]usage{}
 	for _, n := range w.nodes {
 		before[n] = w.use(n)
 	}
-	time.Sleep(span)
+	began := time.Now()
+	for b.Loop() {
+		time.Sleep(10 * time.Second)
+	}
+	span := time.Since(began)
 	leader := w.leader()
 	var cpu, pss float64
 	for _, n := range w.nodes {
@@ -321,60 +336,55 @@ func TestMeasureIdle(t *testing.T) {
 		percent := (u.cpu - before[n].cpu).Seconds() / span.Seconds() * 100
 		cpu += percent / float64(len(w.nodes))
 		pss += float64(u.pss) / 1024 / float64(len(w.nodes))
-		t.Logf("%s (leads: %v): %.2f %% of a core, %.1f MiB PSS, %d KiB locked: %s", n, n == leader, percent, float64(u.pss)/1024, u.locked, strings.Join(u.procs, ", "))
+		figure("%s (leads: %v): %.2f %% of a core, %.1f MiB PSS, %d KiB locked: %s", n, n == leader, percent, float64(u.pss)/1024, u.locked, strings.Join(u.procs, ", "))
 	}
-	t.Logf("idle, mean of three nodes: %.2f %% of a core, %.1f MiB PSS", cpu, pss)
+	figure("idle for %.0f s, mean of three nodes: %.2f %% of a core, %.1f MiB PSS", span.Seconds(), cpu, pss)
+	b.ReportMetric(cpu, "%core")
+	b.ReportMetric(pss, "MiB-PSS")
 }
 
-// Both cores are busy eightfold: nothing fails over.
-func TestMeasureSaturation(t *testing.T) {
-	measuring(t)
-	w := begin(t, setup{})
+// Every core is busy eightfold: nothing fails over. Each run is twenty seconds.
+func BenchmarkSaturation(b *testing.B) {
+	sayLoad()
+	w := begin(b, setup{})
 	w.ask()
 	since := w.lastEvent()
 	for range 8 * runtime.NumCPU() {
-		// They end by themselves, should this process not live to end them.
-		burn := exec.Command("timeout", strconv.Itoa(int((*saturate + 10*time.Second).Seconds())), "sh", "-c", "while :; do :; done")
-		check(t, burn.Start())
-		defer func() { _ = burn.Process.Signal(syscall.SIGTERM); _ = burn.Wait() }() // timeout passes it on
+		burn := exec.Command("sh", "-c", "while kill -0 $PPID; do :; done") // it ends by itself, should this process not live to end it
+		check(b, burn.Start())
+		defer func() { _ = burn.Process.Kill(); _ = burn.Wait() }()
 	}
-	time.Sleep(*saturate)
+	began := time.Now()
+	for b.Loop() {
+		time.Sleep(20 * time.Second)
+	}
 	counts := map[string]int{}
 	for _, e := range w.events(since) {
 		if e.ID > since {
 			counts[e.Kind]++
 		}
 	}
-	t.Logf("%v with every core busy eightfold: false failovers %d, nodes called silent %d, called dead %d; all events: %v",
-		*saturate, counts["rg_move_acquire"], counts["node_lost"], counts["node_dead"], counts)
+	figure("%.0f s with every core busy eightfold: false failovers %d, nodes called silent %d, called dead %d; all events: %v",
+		time.Since(began).Seconds(), counts["rg_move_acquire"], counts["node_lost"], counts["node_dead"], counts)
+	b.ReportMetric(float64(counts["rg_move_acquire"]), "failovers")
 	w.whole()
 	w.outages()
 }
 
-// Many nodes on one machine: they stay together, and a failover works.
-func TestThirtyTwoNodes(t *testing.T) {
-	if !*big {
-		t.Skip("32 nodes need a quiet machine; -big runs it")
-	}
-	w := begin(t, setup{nodes: 32, noWatch: true, nodeOrder: []string{"node1", "node2", "node3"}, fence: true})
+// What the leader of 32 nodes uses; each run is two seconds.
+func BenchmarkThirtyTwoNodes(b *testing.B) {
+	sayLoad()
+	w := begin(b, manyNodes)
 	w.ask()
 	w.whole()
-	since := w.lastEvent()
 	leader := w.leader()
-	before := w.use(leader)
-	const span = time.Minute
-	time.Sleep(span)
-	after := w.use(leader)
-	t.Logf("leader of 32 nodes: %.2f %% of a core, %.1f MiB PSS", (after.cpu-before.cpu).Seconds()/span.Seconds()*100, float64(after.pss)/1024)
-	for _, e := range w.events(since) {
-		if e.ID > since && (e.Kind == "node_lost" || e.Kind == "node_dead") {
-			t.Errorf("a calm minute was not calm: %s %s", e.Kind, e.Sentence)
-		}
+	before, began := w.use(leader), time.Now()
+	for b.Loop() {
+		time.Sleep(2 * time.Second)
 	}
-	on := w.online(group)
-	check(t, w.Crash(w.ctx(), on))
-	w.answersFrom(w.elsewhere(on))
-	t.Logf("failover with 32 nodes: outage %.3f s", w.lastOutage(on).Seconds())
-	check(t, w.PowerOn(w.ctx(), on))
-	w.nodesAre(api.NodeNormal)
+	span, after := time.Since(began), w.use(leader)
+	percent, pss := (after.cpu-before.cpu).Seconds()/span.Seconds()*100, float64(after.pss)/1024
+	figure("leader of 32 nodes, %.0f s: %.2f %% of a core, %.1f MiB PSS", span.Seconds(), percent, pss)
+	b.ReportMetric(percent, "%core")
+	b.ReportMetric(pss, "MiB-PSS")
 }

@@ -2,56 +2,29 @@ package linux
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-ha/holdfast/pkg/executor/executortest"
 )
 
 // TestMain runs the tests in network and mount namespaces of their own, as an ordinary user in a user namespace.
 func TestMain(m *testing.M) {
-	if os.Getenv("HOLDFAST_TEST_NAMESPACE") == "" {
-		os.Exit(inNamespaces())
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		fmt.Fprintln(os.Stderr, "make the mounts private:", err)
-		os.Exit(1)
+	inside, status := executortest.InNamespaces()
+	if !inside {
+		os.Exit(status)
 	}
 	os.Exit(m.Run())
-}
-
-func inNamespaces() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "HOLDFAST_TEST_NAMESPACE=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // the child dies with the thread that made it
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "run the tests in namespaces of their own:", err)
-		return 1
-	}
-	return 0
 }
 
 // A peer is another machine: a network namespace of its own, whose kernel answers for the addresses it has. Its ports are

@@ -1,22 +1,16 @@
 package ocf_test
 
 import (
-	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
@@ -24,50 +18,19 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/executor/ocf"
 )
 
-var table = flag.String("table", "", "TestAgentTable: the file to which it writes the table, docs/ocf-agents.md in the repository")
-
-const insideVariable = "HOLDFAST_TEST_NAMESPACE"
-
 // TestMain gives root's tests namespaces of their own, so that agents can have addresses, mounts and /run for themselves.
 func TestMain(m *testing.M) {
 	if os.Getuid() != 0 {
 		os.Exit(m.Run())
 	}
-	if os.Getenv(insideVariable) == "" {
-		os.Exit(inNamespaces())
-	}
-	for _, mount := range []struct{ what, at, kind string }{{"", "/", ""}, {"tmpfs", "/run", "tmpfs"}, {"tmpfs", "/var/spool", "tmpfs"}, {"tmpfs", "/var/mail", "tmpfs"}} {
-		flags := uintptr(0)
-		if mount.kind == "" {
-			flags = unix.MS_REC | unix.MS_PRIVATE
-		}
-		if err := unix.Mount(mount.what, mount.at, mount.kind, flags, ""); err != nil {
-			fmt.Fprintln(os.Stderr, "mount", mount.at, err)
-			os.Exit(1)
-		}
+	inside, status := executortest.InNamespaces("/run", "/var/spool", "/var/mail")
+	if !inside {
+		os.Exit(status)
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "set lo up: %v %s\n", err, out)
 	}
 	os.Exit(m.Run())
-}
-
-func inNamespaces() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:gosec // this very test
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the child dies with the thread that made it
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "run the tests in namespaces of their own:", err)
-		return 1
-	}
-	return 0
 }
 
 // needAgents skips a test on a machine that cannot run the agents of the distribution.
@@ -291,103 +254,4 @@ func TestMetaDataOfTheDistribution(t *testing.T) {
 	if read < all*9/10 {
 		t.Error("too many cannot be read")
 	}
-}
-
-// Every agent of the distribution is asked whether it could run here with nothing but its defaults. With -table it writes what
-// they say: go test ./pkg/executor/ocf -run TestAgentTable -table $PWD/docs/ocf-agents.md
-func TestAgentTable(t *testing.T) {
-	if *table == "" {
-		t.Skip("writes a file; say which by -table")
-	}
-	needAgents(t)
-	version, err := exec.CommandContext(t.Context(), "dpkg-query", "-W", "-f", "${Version}", "resource-agents").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	run := executortest.Runner(t, "")
-	x := ocf.NewAgents(ocf.AgentOptions{Runner: run})
-	entries, err := os.ReadDir(filepath.Join(ocf.DefaultRoot, "resource.d", "heartbeat"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	count := map[string]int{}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		m, err := ocf.Describe(t.Context(), run, "", "ocf:heartbeat:"+e.Name())
-		if err != nil {
-			lines = append(lines, fmt.Sprintf("| %s | | | | cannot be read: %s |", e.Name(), cell(err.Error())))
-			continue
-		}
-		verdict := verdictOf(t.Context(), x, e.Name(), m)
-		count[strings.SplitN(verdict, ":", 2)[0]]++
-		lines = append(lines, fmt.Sprintf("| %s | %s | %s | %s | %s |", e.Name(), cell(m.Short), cell(required(m)), times(m), cell(verdict)))
-	}
-	head := fmt.Sprintf(tableHead, version, len(lines), count["runs"], count["valid"], count["needs parameters"], count["not here"], count["refused"])
-	write(t, *table, head+strings.Join(lines, "\n")+"\n")
-	t.Log(count)
-}
-
-const tableHead = `# OCF resource agents
-
-What each agent of Debian's package resource-agents %s says of itself, and whether it would run on the machine where this
-table was made. It is written by a test (` + "`TestAgentTable` in `pkg/executor/ocf`" + `), which asks each agent for its meta-data and calls its
-validate-all with nothing but its defaults. How to use an agent stands in ` + "`resource-types.md`" + `.
-
-Of %d agents: %d **run** (started, watched at their depths, adopted and stopped, twice, by the tests), %d are **valid** with their
-defaults, %d **need parameters** that only an administrator can know, %d say that something is **not here** (their program, a file, a
-device), and %d are promotable and **refused**.
-
-| agent | what for | must be given | start / stop / monitor | here |
-|---|---|---|---|---|
-`
-
-func verdictOf(ctx context.Context, x *ocf.Applications, name string, m *ocf.Meta) string {
-	for _, s := range specimens {
-		if s.agent == name {
-			return "runs"
-		}
-	}
-	r := executor.Resource{Kind: executor.KindOCF, Name: "table", Group: "rg", App: &cluster.ApplicationController{Name: "table", Agent: "ocf:heartbeat:" + name}}
-	err := x.Validate(ctx, r)
-	switch {
-	case err == nil && m.Has("validate-all"):
-		return "valid"
-	case err == nil:
-		return "valid: it offers no validate-all"
-	case strings.Contains(err.Error(), "is a promotable agent"):
-		return "refused: promotable"
-	case required(m) != "" && strings.Contains(err.Error(), "is missing"):
-		return "needs parameters"
-	}
-	_, says, _ := strings.Cut(err.Error(), "the agent's validate-all ")
-	_, quoted, ok := strings.Cut(says, ": ")
-	if ok {
-		says = quoted
-	}
-	return "not here: " + strings.TrimPrefix(strings.Trim(says, `"`), "ocf-exit-reason:")
-}
-
-func required(m *ocf.Meta) string {
-	var out []string
-	for _, p := range m.Parameters {
-		if p.Required && p.Default == "" {
-			out = append(out, p.Name)
-		}
-	}
-	return strings.Join(out, " ")
-}
-
-func times(m *ocf.Meta) string {
-	return fmt.Sprintf("%v / %v / %v", m.Timeout("start", 0), m.Timeout("stop", 0), m.Timeout("monitor", 0))
-}
-
-// cell is text in a table: without the marks of time that agents print, and without what would end the cell.
-func cell(s string) string {
-	if i := strings.Index(s, "ERROR: "); i >= 0 {
-		s = s[i+len("ERROR: "):]
-	}
-	return strings.NewReplacer("|", "/", "\n", " ", "<", "&lt;").Replace(s)
 }
