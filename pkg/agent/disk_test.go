@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
 	"github.com/holdfast-ha/holdfast/pkg/repository/repositorytest"
@@ -546,10 +547,11 @@ func TestPatienceWithTheIsolated(t *testing.T) {
 		led.book = lease.NewGrantor(3)
 		led.book.Committed(1)
 		led.book.Granted(s, now.Add(-c.granted))
+		led.duties = leader.New(m.name, led.book)
+		led.mu.Lock()
 		if got := m.handsOver(led, &view, s, now); got != c.want {
 			t.Errorf("%s: hands over %v", c.what, got)
 		}
-		led.mu.Lock()
 		if why := m.spared(led, &view, s); (why != "") != c.want {
 			t.Errorf("%s: spared because %q", c.what, why)
 		}

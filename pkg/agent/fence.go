@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -29,23 +30,6 @@ import (
 // device had taken before its agent was killed, and carries out later; a leader whose process is stopped between the check and the
 // start of the agent, and goes on after the next leader was elected; and a new boot that has not been able to say anything yet.
 // All three may switch a boot off that nobody meant. None can be closed from here, for a device takes no incarnations.
-
-// fencing is one attempt after another to switch a silent incarnation off, in one term of this leader.
-type fencing struct {
-	running  bool
-	proof    string // what the device said; empty: not off yet
-	proposed bool
-	next     int           // which of the node's levels is tried next
-	retry    lease.Instant // not before
-	rounds   int           // over all levels, in vain
-}
-
-// fenceRetry is the pause between two rounds over a node's fence devices.
-// It doubles each time.
-const (
-	fenceRetry    = time.Second
-	fenceRetryMax = 30 * time.Second
-)
 
 // returnPatience is how long a newer boot that talks, but is not introduced, keeps its predecessor from being shot.
 const returnPatience = 15 * time.Second
@@ -73,45 +57,21 @@ type fenced struct {
 	err     error
 }
 
-// fence begins to switch the silent incarnation off, if a device can. Only a leader does this, after the intent is in the
-// log, and after its term was confirmed once more just before the shot.
-func (m *member) fence(led *leadership, view *state.State, s lease.Subject) {
-	levels := view.Definition.FenceLevelsOf(s.Node)
-	if len(levels) == 0 {
-		return
-	}
-	f := led.fencing[s]
-	if f == nil {
-		f = &fencing{}
-		led.fencing[s] = f
-	}
-	now := m.clock.Now()
-	if f.running || f.proof != "" || now < f.retry {
-		return
-	}
-	if f.next >= len(levels) {
-		f.rounds++
-		f.next, f.retry = 0, now.Add(min(fenceRetry<<min(f.rounds, 5), fenceRetryMax))
-		return
-	}
+// fence begins to switch the silent incarnation off. Only a leader does this, after the intent is in the log, and after its term was
+// confirmed once more just before the shot.
+func (m *member) fence(led *leadership, view *state.State, aim leader.Shot, now lease.Instant) {
+	s, devices := aim.Subject, aim.Devices
 	ctx, cancel := context.WithCancelCause(led.ctx)
 	n := view.Node(s.Node)
 	led.mu.Lock()
-	why, other := m.spared(led, view, s), led.shots[s.Node] != nil
-	if why == "" && !other {
-		led.shots[s.Node] = &shot{subject: s, key: bootKey(n.BootID, n.Life), cancel: cancel}
-	}
-	led.mu.Unlock()
-	if why != "" || other { // the other is one against an older incarnation that has not ended yet
+	defer led.mu.Unlock()
+	if m.spared(led, view, s) != "" || led.shots[s.Node] != nil { // which is one against an older incarnation that has not ended yet
 		cancel(nil)
-		f.retry = now.Add(refusedPause)
+		led.duties.Held(s, now)
 		return
 	}
-	f.running = true
-	var devices []cluster.FenceDevice
-	for _, d := range levels[f.next] {
-		devices = append(devices, *d)
-	}
+	led.shots[s.Node] = &shot{subject: s, key: bootKey(n.BootID, n.Life), cancel: cancel}
+	led.duties.Fired(s)
 	m.work.Go(func() {
 		proof, err := m.shoot(ctx, led, devices, s)
 		if cause := context.Cause(ctx); cause != nil && err != nil {
@@ -208,7 +168,7 @@ func (m *member) spared(led *leadership, view *state.State, s lease.Subject) str
 	if c := led.back[s.Node]; c != nil && c.key != bootKey(n.BootID, n.Life) && heard && now.Sub(c.since) < returnPatience {
 		return "node " + s.Node + " has come back and is being introduced"
 	}
-	if m.patientWith(led, view, s, now) {
+	if m.handsOver(led, view, s, now) {
 		return "node " + s.Node + " is isolated, and hands over what it holds"
 	}
 	if heard && verdict != detector.Lost && verdict != detector.Isolated {
@@ -266,22 +226,18 @@ func (m *member) tendShots(led *leadership, view *state.State) {
 }
 
 func (m *member) finishFence(e fenced) {
-	f := e.led.fencing[e.subject]
-	if f == nil {
-		return
-	}
-	f.running, f.proof = false, e.proof
-	if e.err == nil {
-		return
-	}
+	end := leader.FenceOff
 	if _, off := errors.AsType[calledOff](e.err); off {
+		end = leader.FenceCalledOff
 		m.log.Info("fencing called off", "node", e.subject.Node, "device", e.device, "why", e.err)
-		f.retry = m.clock.Now().Add(refusedPause)
-	} else {
-		f.next++
+	} else if e.err != nil {
+		end = leader.FenceFailed
 		m.log.Error("fencing failed", "node", e.subject.Node, "device", e.device, "error", e.err)
 	}
-	if e.led.ctx.Err() == nil {
+	e.led.mu.Lock()
+	e.led.duties.Fenced(e.subject, end, e.proof, m.clock.Now())
+	e.led.mu.Unlock()
+	if e.err != nil && e.led.ctx.Err() == nil {
 		m.submit(&state.Command{Fence: &state.Fence{Node: e.subject.Node, Incarnation: e.subject.Incarnation, Device: e.device, Failed: e.err.Error()}})
 	}
 }

@@ -2,14 +2,13 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
-	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
@@ -20,8 +19,9 @@ type leadership struct {
 	term uint64
 	lead ledTerm
 
-	mu     sync.Mutex // over book, and over the making of grants and proofs together (attack A9)
+	mu     sync.Mutex // over book, duties, and the making of grants and proofs together (attack A9)
 	book   *lease.Grantor
+	duties *leader.Duties       // what to propose
 	nonces map[string]string    // newest boot nonce given to a node
 	shots  map[string]*shot     // under way, by node
 	back   map[string]*comeback // newest hello of a boot that the log did not know then, by node
@@ -29,17 +29,12 @@ type leadership struct {
 	gathering gatherer // of lease requests that wait for a round to begin
 
 	// Of the loop alone:
-	since       lease.Instant
-	proposing   bool                         // a batch of proposals is under way
-	fencing     map[lease.Subject]*fencing   // shots under way or done
-	noted       map[string]bool              // sentences that were logged in this term
-	nextPlan    time.Time                    // when the plan may change by time alone
-	planned     uint64                       // index that the last plan was made on
-	voters      lease.Instant                // when the voters were last looked at
-	proofsAfter lease.Instant                // no proof before: one was refused, and would be again
-	backoff     lease.Instant                // no plan before: a decision was refused, and would be again
-	netsDown    map[string]bool              // networks that are down on all nodes, as last noted; nil: not looked at yet
-	timing      map[lease.Subject]*phaseTime // for the breakdown of a failover
+	since     lease.Instant
+	proposing bool                         // a batch of proposals is under way
+	noted     map[string]bool              // sentences that were logged in this term
+	voters    lease.Instant                // when the voters were last looked at
+	netsDown  map[string]bool              // networks that are down on all nodes, as last noted; nil: not looked at yet
+	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
 }
 
 // ledTerm is what a leadership needs of its term: a *consensus.Lead.
@@ -54,8 +49,8 @@ type phaseTime struct{ lost, proven lease.Instant }
 func (m *member) newLeadership(l *consensus.Lead) *leadership {
 	led := &leadership{ctx: l.Ctx, term: l.Term, lead: l, book: lease.NewGrantor(l.Term), nonces: map[string]string{},
 		shots: map[string]*shot{}, back: map[string]*comeback{},
-		since: m.clock.Now(), fencing: map[lease.Subject]*fencing{}, noted: map[string]bool{},
-		timing: map[lease.Subject]*phaseTime{}}
+		since: m.clock.Now(), noted: map[string]bool{}, timing: map[lease.Subject]*phaseTime{}}
+	led.duties = leader.New(m.name, led.book)
 	led.book.SetVoters(votersOf(m.raft.Configuration()))
 	led.book.Committed(l.FirstCommit)
 	return led
@@ -101,7 +96,7 @@ func (m *member) leading() *leadership {
 	return l
 }
 
-// leadPass is one pass of the leader's duties: facts first, then proofs, then the plan. It proposes and never waits: while a
+// leadPass is one pass of the leader's duties: what package leader finds first (facts, then proofs), then the plan. It proposes and never waits: while a
 // batch is under way nothing is planned, because it would be planned on a state that is about to change.
 func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant) {
 	m.lookAtSuspects(now)
@@ -114,165 +109,75 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 	if led.proposing || view.Definition == nil {
 		return
 	}
-	batch := m.facts(led, view, now)
-	if len(batch) == 0 && now >= led.proofsAfter {
-		batch = m.proofs(led, view, now)
-	}
-	if len(batch) == 0 && now >= led.backoff {
-		batch = m.plan(led, view)
+	batch := m.findings(led, view, now)
+	if len(batch) == 0 {
+		batch = m.plan(led, view, now)
 	}
 	if len(batch) > 0 {
 		m.propose(led, batch)
 	}
 }
 
-// facts turns what the detector sees into proposals.
-func (m *member) facts(led *leadership, view *state.State, now lease.Instant) []proposal {
-	var out []proposal
-	for _, name := range view.NodeNames() {
-		n := view.Node(name)
-		if n == nil || n.Incarnation == 0 || n.Dead != nil {
-			continue
-		}
-		if name == m.name { // an earlier leader may have lost it
-			if n.Lost != nil && n.Incarnation == m.incarnation(view) {
-				out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
-			}
-			continue
-		}
-		m.detMu.Lock()
-		v, why := m.det.Verdict(name, now), m.loop.why[name]
-		silent, _ := m.det.Silent(name, now)
-		m.detMu.Unlock()
-		switch {
-		case v == detector.Lost && n.Lost == nil:
-			s := lease.Subject{Node: name, Incarnation: n.Incarnation}
-			led.timing[s] = &phaseTime{lost: now}
-			m.met.Phase("detect", silent)
-			out = append(out, fact(&state.Command{NodeLost: &state.NodeLost{Node: name, Incarnation: n.Incarnation, Sentence: why}}))
-		case v == detector.Isolated && n.Lost == nil && m.loop.isolated[name] != 0 && now.Sub(m.loop.isolated[name]) >= m.params().Silence/2:
-			// Not at once: the last heartbeat on the volume of a node that has crashed may be a little younger than its last message.
-			out = append(out, fact(&state.Command{NodeLost: &state.NodeLost{Node: name, Incarnation: n.Incarnation, Sentence: why}}))
-		case v == detector.Alive && n.Lost != nil && !led.doomed(lease.Subject{Node: name, Incarnation: n.Incarnation}):
-			out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
-		}
-	}
-	return out
-}
-
-func (l *leadership) doomed(s lease.Subject) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.book.Ready() && !l.book.MayGrant(s)
-}
-
-// proofs looks for a proof of death of each silent incarnation: none armed, time, fence. The first that holds is proposed.
-func (m *member) proofs(led *leadership, view *state.State, now lease.Instant) []proposal {
-	var out []proposal
-	for _, name := range view.NodeNames() {
-		n := view.Node(name)
-		if n == nil || n.Lost == nil || n.Dead != nil || name == m.name {
-			continue
-		}
-		s := lease.Subject{Node: name, Incarnation: n.Incarnation}
-		if m.handsOver(led, view, s, now) {
-			continue
-		}
-		if n.Armed == nil {
-			out = append(out, m.doom(led, s, state.Proof{Kind: state.ProofNeverArmed,
-				Sentence: "node " + name + " is silent and its deadman is not armed: it holds nothing under a lease"}))
-			continue
-		}
-		led.mu.Lock()
-		proof, _, ok := led.book.Expired(s, *n.Armed, now)
-		if ok {
-			led.book.Doom(s)
-		}
-		led.mu.Unlock()
-		if ok {
-			p := state.Proof{Node: name, Incarnation: n.Incarnation, Kind: state.ProofTime, Time: &proof,
-				Sentence: fmt.Sprintf("the lease of node %s ran out: %.2f s since its last possible grant, its watchdog has fired after at most %.2f s",
-					name, proof.Now.Sub(proof.T0).Seconds(), n.Armed.Expiry().Seconds())}
-			out = append(out, m.proofProposal(led, s, p))
-			continue
-		}
-		m.fence(led, view, s)
-		if f := led.fencing[s]; f != nil && f.proof != "" && !f.proposed {
-			f.proposed = true
-			out = append(out, m.doom(led, s, state.Proof{Kind: state.ProofFenced, Sentence: f.proof}))
-		}
-	}
-	return out
-}
-
-// doom stops grants to the subject and makes the proposal of a proof against it.
-func (m *member) doom(led *leadership, s lease.Subject, p state.Proof) proposal {
+// findings proposes what package leader finds, and fires the shots that it wants. The book is locked over the whole of it, so that no
+// grant comes between a look at the book and the doom (attack A9).
+func (m *member) findings(led *leadership, view *state.State, now lease.Instant) []leader.Proposal {
+	look := m.leaderLook(view, now)
+	look.Incarnation, look.Why, look.Isolated = m.incarnation(view), m.loop.why, m.loop.isolated
 	led.mu.Lock()
-	led.book.Doom(s)
+	m.detMu.Lock()
+	found, shots := led.duties.Findings(look)
+	m.noteLosses(led, found, now)
+	m.detMu.Unlock()
 	led.mu.Unlock()
-	p.Node, p.Incarnation = s.Node, s.Incarnation
-	return m.proofProposal(led, s, p)
+	for _, s := range shots {
+		m.fence(led, view, s, now)
+	}
+	return found
 }
 
-func (m *member) proofProposal(led *leadership, s lease.Subject, p state.Proof) proposal {
-	pr := fact(&state.Command{Proof: &p})
-	pr.done = func(r state.Result, err error) {
-		switch {
-		case err == nil && r.Refused != "":
-			// Apply refused: the incarnation lives on, and may be granted again.
-			m.log.Warn("a proof was refused", "node", s.Node, "why", r.Refused)
-			led.mu.Lock()
-			led.book.Spare(s)
-			led.mu.Unlock()
-			led.proofsAfter = m.clock.Now().Add(refusedPause)
-		case err == nil:
-			if t := led.timing[s]; t != nil {
-				t.proven = m.clock.Now()
-				m.met.Phase("prove", t.proven.Sub(t.lost))
-			}
+// leaderLook is what may be looked at by any goroutine.
+func (m *member) leaderLook(view *state.State, now lease.Instant) leader.Look {
+	return leader.Look{Now: now, View: view, Detector: m.det, Params: m.params()}
+}
+
+// noteLosses begins the breakdown of a failover. Called with detMu held.
+func (m *member) noteLosses(led *leadership, found []leader.Proposal, now lease.Instant) {
+	for _, p := range found {
+		if c := p.Command.NodeLost; c != nil && m.det.Verdict(c.Node, now) == detector.Lost {
+			led.timing[lease.Subject{Node: c.Node, Incarnation: c.Incarnation}] = &phaseTime{lost: now}
+			silent, _ := m.det.Silent(c.Node, now)
+			m.met.Phase("detect", silent)
 		}
-		// An unknown outcome leaves the doom in place: the next term decides with a book of its own.
 	}
-	return pr
 }
 
 // plan asks the scheduler, when something has changed since it was last asked.
-func (m *member) plan(led *leadership, view *state.State) []proposal {
-	wall := m.wall()
-	if led.planned == view.Index && (led.nextPlan.IsZero() || wall.Before(led.nextPlan)) {
+func (m *member) plan(led *leadership, view *state.State, now lease.Instant) []leader.Proposal {
+	res, ok := led.duties.Plan(view, now, m.wall())
+	if !ok {
 		return nil
 	}
-	res := scheduler.Plan(view, wall)
-	led.planned, led.nextPlan = view.Index, res.Next
 	for _, n := range res.Notes {
 		if text := n.Sentence; !led.noted[text] {
 			led.noted[text] = true
 			m.log.Info(text)
 		}
 	}
-	var out []proposal
+	var out []leader.Proposal
 	for i := range res.Decisions {
 		d := res.Decisions[i]
 		c := d.Command()
 		m.log.Info("decision", "op", d.Op, "group", d.Group, "node", d.Node, "reason", d.Reason)
-		out = append(out, fact(&c))
+		out = append(out, leader.Proposal{Command: &c})
 	}
 	return out
 }
 
-// refusedPause keeps a planner and a state that disagree from filling the log.
+// refusedPause is how long what was refused, or is not possible now, is not tried again.
 const refusedPause = 300 * time.Millisecond
 
-// A proposal is one command on its way into the log.
-type proposal struct {
-	command *state.Command
-	done    func(state.Result, error) // called on the loop
-}
-
-func fact(c *state.Command) proposal { return proposal{command: c} }
-
 // propose sends a batch into the log, all at once so that it becomes one write, and tells the loop when all are in.
-func (m *member) propose(led *leadership, batch []proposal) {
+func (m *member) propose(led *leadership, batch []leader.Proposal) {
 	led.proposing = true
 	began := m.clock.Now()
 	m.work.Go(func() {
@@ -280,8 +185,8 @@ func (m *member) propose(led *leadership, batch []proposal) {
 		var wg sync.WaitGroup
 		for i, p := range batch {
 			wg.Go(func() {
-				p.command.Term = led.term
-				r, err := m.commit(led.ctx, p.command)
+				p.Command.Term = led.term
+				r, err := m.commit(led.ctx, p.Command)
 				results[i] = proposed{p, r, err}
 			})
 		}
@@ -292,7 +197,7 @@ func (m *member) propose(led *leadership, batch []proposal) {
 }
 
 type proposed struct {
-	proposal
+	leader.Proposal
 	result state.Result
 	err    error
 }
@@ -303,17 +208,25 @@ type batchDone struct {
 }
 
 func (m *member) finishBatch(b batchDone) {
-	b.led.proposing = false
+	led := b.led
+	led.proposing = false
+	now := m.clock.Now()
+	led.mu.Lock()
+	defer led.mu.Unlock()
 	for _, p := range b.results {
-		if p.err == nil && p.result.Refused != "" {
-			m.log.Info("a proposal was refused", "why", p.result.Refused)
-			b.led.backoff = m.clock.Now().Add(refusedPause)
-		} else if p.err != nil && b.led.ctx.Err() == nil {
-			m.log.Warn("a proposal could not be committed", "error", p.err)
+		if p.err != nil {
+			if led.ctx.Err() == nil {
+				m.log.Warn("a proposal could not be committed", "error", p.err)
+			}
+			continue
 		}
-		if p.done != nil {
-			p.done(p.result, p.err)
+		led.duties.Answered(p.Proposal, p.result.Refused != "", now)
+		if p.result.Refused != "" {
+			m.log.Info("a proposal was refused", "proposal", p.Command.Kind(), "why", p.result.Refused)
+		} else if t := led.timing[p.Doomed]; t != nil {
+			t.proven = now
+			m.met.Phase("prove", t.proven.Sub(t.lost))
 		}
 	}
-	b.led.planned = 0
+	led.duties.Replan()
 }

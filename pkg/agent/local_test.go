@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -337,6 +338,7 @@ func leadingMember(t *testing.T, view *state.State) (*member, *leadership) {
 	m.setTiming(lease.Params{})
 	m.det = detector.New(detector.ParamsFor(m.params()), m.clock.Now())
 	led := &leadership{ctx: t.Context(), term: 3, book: lease.NewGrantor(3), nonces: map[string]string{}}
+	led.duties = leader.New("n1", led.book)
 	led.book.Committed(1)
 	m.lead.Store(led)
 	return m, led

@@ -300,31 +300,12 @@ func (m *member) serveMailReport(ctx context.Context, from string, body []byte) 
 // maxMailAnswers is how many answers to one node are kept in its mail: older ones were read, or their reports are repeated.
 const maxMailAnswers = 8
 
-// handsOver reports whether a silent node is to be left to hand its groups over by itself: its heartbeat on the volume goes on, and
-// it is granted by mail, or may still be. One that beats and takes no grants any more is given up when its lease ran out.
-//
-// What is UNMANAGED is not among what it holds under a lease: such a node is left alone for as long as its heartbeat goes on. What is
-// managed again without the node's knowing (state.Instance.Outside) is, and nobody knows whether the node will ever hand it over; as no
-// proof but a strong one frees it, waiting while the node is granted costs nothing that the operator's word could not end.
+// handsOver reports whether a silent node is to be left to hand its groups over by itself. Called with led.mu held.
 func (m *member) handsOver(led *leadership, view *state.State, s lease.Subject, now lease.Instant) bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return m.patientWith(led, view, s, now)
-}
-
-// patientWith is handsOver with led.mu held.
-func (m *member) patientWith(led *leadership, view *state.State, s lease.Subject, now lease.Instant) bool {
+	look := m.leaderLook(view, now)
 	m.detMu.Lock()
-	fresh := m.det.OnDisk(s.Node, now)
-	m.detMu.Unlock()
-	if !fresh {
-		return false
-	}
-	if len(view.Holds(s.Node, s.Incarnation)) == 0 {
-		return true // there is nothing to free
-	}
-	t0 := led.book.T0(s)
-	return t0 == 0 || now.Sub(t0) < m.params().Hard
+	defer m.detMu.Unlock()
+	return led.duties.HandsOver(look, s)
 }
 
 // isolated reports whether the node may be granted by mail: the log says that it is silent, so that nothing new is given to it, and

@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
 	"github.com/holdfast-ha/holdfast/pkg/deadman/wire"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -286,7 +287,8 @@ func (a *agent) isUrgent(v *state.State, now lease.Instant) bool {
 // leads is watchLeadership: the lead began with its first commit.
 func (a *agent) leads(term uint64, first lease.Instant) {
 	l := &leadership{a: a, w: a.w, term: term, book: lease.NewGrantor(term), nonces: map[string]string{}, since: a.now(),
-		fencing: map[lease.Subject]*fencing{}, lastCommit: a.now(), doomedHere: map[lease.Subject]bool{}}
+		lastCommit: a.now(), doomedHere: map[lease.Subject]bool{}}
+	l.duties = leader.New(a.name, l.book)
 	l.book.SetVoters(a.s.voters)
 	l.book.Committed(first)
 	a.s.lead, a.lead = l, l

@@ -7,8 +7,8 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/detector"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
-	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
@@ -19,30 +19,18 @@ type leadership struct {
 	term       uint64
 	over       bool
 	book       *lease.Grantor
+	duties     *leader.Duties // the product's own
 	nonces     map[string]string
 	lastCommit lease.Instant
 	since      lease.Instant
 	proposing  bool
-	fencing    map[lease.Subject]*fencing
-	nextPlan   time.Time
-	planned    uint64
 	voters     lease.Instant
-	backoff    lease.Instant
 
 	waiting []func(bool) // for the next round
 	running int
 	begun   lease.Instant
 
 	doomedHere map[lease.Subject]bool // for the checker of grants
-}
-
-type fencing struct {
-	running  bool
-	proof    string
-	proposed bool
-	next     int
-	retry    lease.Instant
-	rounds   int
 }
 
 func (l *leadership) end(why string) {
@@ -317,14 +305,7 @@ func (a *agent) unfitToGrant(l *leadership) string {
 	return ""
 }
 
-// One pass of the leader's duties (leader.go).
-
-type proposal struct {
-	c    *state.Command
-	done func(state.Result, error)
-}
-
-func fact(c *state.Command) proposal { return proposal{c: c} }
+// One pass of the leader's duties: what is proposed is decided by the product's pkg/leader; this is the adapter's part (leader.go).
 
 func (a *agent) leadPass(l *leadership, v *state.State, now lease.Instant) {
 	a.lookAtSuspects(now)
@@ -335,103 +316,46 @@ func (a *agent) leadPass(l *leadership, v *state.State, now lease.Instant) {
 	if l.proposing || v.Definition == nil {
 		return
 	}
-	batch := a.facts(l, v, now)
+	batch := a.findings(l, v, now)
 	if len(batch) == 0 {
-		batch = a.proofs(l, v, now)
-	}
-	if len(batch) == 0 && now >= l.backoff {
-		batch = a.plan(l, v)
+		batch = a.plan(l, v, now)
 	}
 	if len(batch) > 0 {
 		a.proposeAll(l, batch)
 	}
 }
 
-func (a *agent) facts(l *leadership, v *state.State, now lease.Instant) []proposal {
-	var out []proposal
-	for _, name := range v.NodeNames() {
-		n := v.Node(name)
-		if n == nil || n.Incarnation == 0 || n.Dead != nil {
-			continue
-		}
-		if name == a.name { // an earlier leader may have lost it
-			if n.Lost != nil && n.Incarnation == a.incarnation {
-				out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
-			}
-			continue
-		}
-		verdict := a.det.Verdict(name, now)
-		s := lease.Subject{Node: name, Incarnation: n.Incarnation}
-		switch {
-		case verdict == detector.Lost && n.Lost == nil:
-			out = append(out, fact(&state.Command{NodeLost: &state.NodeLost{Node: name, Incarnation: n.Incarnation, Sentence: "silent"}}))
-		case verdict == detector.Alive && n.Lost != nil && !(l.book.Ready() && !l.book.MayGrant(s)):
-			out = append(out, fact(&state.Command{NodeFound: &state.NodeFound{Node: name, Incarnation: n.Incarnation}}))
+func (a *agent) findings(l *leadership, v *state.State, now lease.Instant) []leader.Proposal {
+	found, shots := l.duties.Findings(leader.Look{Now: now, View: v, Incarnation: a.incarnation, Detector: a.det, Params: a.params})
+	for _, p := range found {
+		if p.Command.Proof != nil {
+			l.doomedHere[p.Doomed] = true
+			a.w.trap(a.w.byName[p.Doomed.Node], "doom")
+			a.w.note("doom", a.name, "%s %d by %s", p.Doomed.Node, p.Doomed.Incarnation, p.Command.Proof.Kind)
 		}
 	}
-	return out
-}
-
-func (a *agent) proofs(l *leadership, v *state.State, now lease.Instant) []proposal {
-	var out []proposal
-	for _, name := range v.NodeNames() {
-		n := v.Node(name)
-		if n == nil || n.Lost == nil || n.Dead != nil {
-			continue
-		}
-		s := lease.Subject{Node: name, Incarnation: n.Incarnation}
-		if n.Armed == nil && !n.Forced { // after a forced configuration it is not known what it armed: time and its absence prove nothing
-			out = append(out, a.doom(l, s, state.Proof{Kind: state.ProofNeverArmed, Sentence: "it has armed no deadman"}))
-			continue
-		}
-		if n.Armed == nil {
-			// only a fence device can prove anything
-		} else if proof, _, ok := l.book.Expired(s, *n.Armed, now); ok {
-			out = append(out, a.doom(l, s, state.Proof{Kind: state.ProofTime, Time: &proof, Sentence: "its lease ran out"}))
-			continue
-		}
-		a.fence(l, v, s)
-		if f := l.fencing[s]; f != nil && f.proof != "" && !f.proposed {
-			f.proposed = true
-			out = append(out, a.doom(l, s, state.Proof{Kind: state.ProofFenced, Sentence: f.proof}))
-		}
+	for _, s := range shots {
+		a.fence(l, s)
 	}
-	return out
+	return found
 }
 
-// doom stops grants to the subject and makes the proposal of a proof against it.
-func (a *agent) doom(l *leadership, s lease.Subject, p state.Proof) proposal {
-	l.book.Doom(s)
-	l.doomedHere[s] = true
-	p.Node, p.Incarnation = s.Node, s.Incarnation
-	a.w.trap(a.w.byName[s.Node], "doom")
-	a.w.note("doom", a.name, "%s %d by %s", s.Node, s.Incarnation, p.Kind)
-	return proposal{c: &state.Command{Proof: &p}, done: func(r state.Result, err error) {
-		if err == nil && r.Refused != "" {
-			l.book.Spare(s)
-			delete(l.doomedHere, s)
-		}
-	}}
-}
-
-func (a *agent) plan(l *leadership, v *state.State) []proposal {
-	wall := a.w.wall(a.n)
-	if l.planned == v.Index && (l.nextPlan.IsZero() || wall.Before(l.nextPlan)) {
+func (a *agent) plan(l *leadership, v *state.State, now lease.Instant) []leader.Proposal {
+	res, ok := l.duties.Plan(v, now, a.w.wall(a.n))
+	if !ok {
 		return nil
 	}
-	res := scheduler.Plan(v, wall)
 	a.w.stats.Plans++
-	l.planned, l.nextPlan = v.Index, res.Next
-	var out []proposal
+	var out []leader.Proposal
 	for i := range res.Decisions {
 		c := res.Decisions[i].Command()
-		out = append(out, fact(&c))
+		out = append(out, leader.Proposal{Command: &c})
 	}
 	return out
 }
 
 // proposeAll sends a batch into the log, and tells the loop when all are in.
-func (a *agent) proposeAll(l *leadership, batch []proposal) {
+func (a *agent) proposeAll(l *leadership, batch []leader.Proposal) {
 	l.proposing = true
 	left := len(batch)
 	for _, p := range batch {
@@ -440,32 +364,28 @@ func (a *agent) proposeAll(l *leadership, batch []proposal) {
 				a.finishOne(l, p, state.Result{}, errNotLeader, &left)
 				return
 			}
-			a.commit(p.c, func(r state.Result, err error) { a.finishOne(l, p, r, err, &left) })
+			a.commit(p.Command, func(r state.Result, err error) { a.finishOne(l, p, r, err, &left) })
 		})
 	}
 }
 
-func (a *agent) finishOne(l *leadership, p proposal, r state.Result, err error, left *int) {
+func (a *agent) finishOne(l *leadership, p leader.Proposal, r state.Result, err error, left *int) {
 	a.mail(func() {
+		if err == nil {
+			l.duties.Answered(p, r.Refused != "", a.now())
+		}
 		if err == nil && r.Refused != "" {
-			l.backoff = a.now().Add(refusedPause)
+			delete(l.doomedHere, p.Doomed)
 			a.w.note("refused", a.name, "%s", r.Refused)
 		}
-		if p.done != nil {
-			p.done(r, err)
-		}
 		if *left--; *left == 0 {
-			l.proposing, l.planned = false, 0
+			l.proposing = false
+			l.duties.Replan()
 		}
 	})
 }
 
 // Fencing (fence.go).
-
-const (
-	fenceRetry    = time.Second
-	fenceRetryMax = 30 * time.Second
-)
 
 // fenceDevice switches machines off. It never says off when it is not so.
 type fenceDevice struct {
@@ -476,34 +396,16 @@ type fenceFaults struct {
 	fails, slow bool
 }
 
-func (a *agent) fence(l *leadership, v *state.State, s lease.Subject) {
-	devices := v.Definition.FenceDevicesOf(s.Node)
-	if len(devices) == 0 {
-		return
-	}
-	f := l.fencing[s]
-	if f == nil {
-		f = &fencing{}
-		l.fencing[s] = f
-	}
-	now := a.now()
-	if f.running || f.proof != "" || now < f.retry {
-		return
-	}
-	if f.next >= len(devices) {
-		f.rounds++
-		f.next, f.retry = 0, now.Add(min(fenceRetry<<min(f.rounds, 5), fenceRetryMax))
-		return
-	}
-	f.running = true
-	device := devices[f.next].Name
+func (a *agent) fence(l *leadership, aim leader.Shot) {
+	l.duties.Fired(aim.Subject)
+	s, device := aim.Subject, aim.Devices[0].Name // one device on each level: what several together prove is pkg/agent's to test
 	a.shoot(l, device, s, func(proof, err string) {
 		a.mail(func() {
-			f.running, f.proof = false, proof
 			if err == "" {
+				l.duties.Fenced(s, leader.FenceOff, proof, a.now())
 				return
 			}
-			f.next++
+			l.duties.Fenced(s, leader.FenceFailed, "", a.now())
 			if !l.over {
 				a.submit(&state.Command{Fence: &state.Fence{Node: s.Node, Incarnation: s.Incarnation, Device: device, Failed: err}})
 			}
