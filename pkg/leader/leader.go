@@ -137,8 +137,12 @@ func (d *Duties) proofs(l Look) (out []Proposal, shots []Shot) {
 	return out, shots
 }
 
-// withoutFencing is the proof that silence alone gives.
+// withoutFencing is the proof that silence alone gives. After a forced configuration there is none: it is not known what the
+// incarnation has armed, so neither time nor the absence of an Armed fact proves anything.
 func (d *Duties) withoutFencing(s lease.Subject, n *state.Node, now lease.Instant) (state.Proof, bool) {
+	if n.Forced {
+		return state.Proof{}, false
+	}
 	if n.Armed == nil {
 		return state.Proof{Kind: state.ProofNeverArmed,
 			Sentence: "node " + s.Node + " is silent and its deadman is not armed: it holds nothing under a lease"}, true

@@ -207,6 +207,61 @@ func TestRefusedProofSpares(t *testing.T) {
 	}
 }
 
+// After a forced configuration it is not known what a silent node has armed: nothing is proven by that, and only a fence device can say
+// that it is off. (A leader that proposed the other proofs was refused for ever, and never shot.)
+func TestForcedNodeIsFenced(t *testing.T) {
+	w := newWorld(t, 1)
+	w.pass(2*time.Second, "n2", "n3")
+	w.must(state.Command{NewEpoch: &state.NewEpoch{Epoch: w.s.Epoch + 1}})
+	w.pass(5*time.Second, "n3")
+	w.commit(w.want("lost n2"))
+	w.want("shot n2 f1")
+	w.d.Fired(n2(1))
+	w.pass(time.Minute, "n3")
+	w.want()
+	w.d.Fenced(n2(1), FenceOff, "f1 says off", w.now)
+	w.commit(w.want("proof n2 fenced"))
+	if d := w.s.Node("n2").Dead; d == nil || d.Kind != state.ProofFenced {
+		t.Errorf("n2 is dead by %v", d)
+	}
+}
+
+// The levels are tried in order, all devices of one together; a shot that was called off is fired again, and after a round in vain there is
+// a pause that grows.
+func TestLevels(t *testing.T) {
+	w := newWorld(t, 1, 1, 2)
+	w.must(state.Command{NewEpoch: &state.NewEpoch{Epoch: w.s.Epoch + 1}}) // time proves nothing
+	w.pass(2*time.Second, "n2", "n3")
+	w.pass(5*time.Second, "n3")
+	w.commit(w.want("lost n2"))
+	w.want("shot n2 f1+f2")
+	w.d.Held(n2(1), w.now)
+	w.want()
+	w.pass(refusedPause, "n3")
+	w.want("shot n2 f1+f2")
+	w.d.Fired(n2(1))
+	w.want()
+	w.d.Fenced(n2(1), FenceCalledOff, "", w.now)
+	w.want()
+	pause := time.Duration(0)
+	for range 7 {
+		for _, devices := range []string{"f1+f2", "f3"} {
+			w.pass(refusedPause, "n3")
+			w.want("shot n2 " + devices)
+			w.d.Fired(n2(1))
+			w.d.Fenced(n2(1), FenceFailed, "", w.now)
+		}
+		w.want()
+		pause = min(max(2*pause, 2*fenceRetry), fenceRetryMax)
+		w.pass(pause-100*time.Millisecond, "n3")
+		w.want()
+	}
+	if pause != fenceRetryMax {
+		t.Errorf("the last pause was %v", pause)
+	}
+	w.d.Fenced(lease.Subject{Node: "n9", Incarnation: 1}, FenceOff, "", w.now) // of no shot of this term
+}
+
 // A node of which only the heartbeat on the volume is left is lost, after a moment, but neither shot nor proven dead while it may hand
 // over what it holds: as long as it beats, and until L_hard has passed since its last grant.
 func TestIsolatedNodes(t *testing.T) {
