@@ -96,8 +96,8 @@ func (m *member) leading() *leadership {
 	return l
 }
 
-// leadPass is one pass of the leader's duties: what package leader finds first (facts, then proofs), then the plan. It proposes and never waits: while a
-// batch is under way nothing is planned, because it would be planned on a state that is about to change.
+// leadPass is one pass of the leader's duties: first what package leader finds (facts, then proofs), then the plan. It proposes and
+// never waits: while a batch is under way nothing is planned, because it would be planned on a state that is about to change.
 func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant) {
 	m.lookAtSuspects(now)
 	m.tendShots(led, view)

@@ -134,8 +134,10 @@ func TestMoveWaitsForItsEffect(t *testing.T) {
 		t.Fatalf("status %d, %q, %q", got.status, got.out, got.errors)
 	}
 	want := []string{
-		"move resource_group rg1 NODE=node2: waiting for rg1 is OFFLINE on node2, wanted ONLINE; it is RELEASING on node1 (stopping app1)",
-		"move resource_group rg1 NODE=node2: waiting for rg1 is ACQUIRING on node2 (starting app1), wanted ONLINE",
+		"move resource_group rg1 NODE=node2: waiting for rg1 is OFFLINE on node2, wanted ONLINE; it is",
+		"    RELEASING on node1 (stopping app1)",
+		"move resource_group rg1 NODE=node2: waiting for rg1 is ACQUIRING on node2 (starting app1), wanted",
+		"    ONLINE",
 	}
 	if lines := strings.Split(strings.TrimSpace(got.errors), "\n"); !reflect.DeepEqual(lines, want) {
 		t.Errorf("it showed\n%s", got.errors)
@@ -293,8 +295,9 @@ func TestWhatIsMissingIsSaidOnce(t *testing.T) {
 	}
 	got := l.run("move", "rg", "rg1", "NODE=node2", "TIMEOUT=0.3")
 	line := "rg1 is OFFLINE on node2 (" + placed + "), wanted ONLINE; it is RELEASING on node1 (stopping app1)"
-	if got.status != ExitFailed || strings.Count(got.errors, placed) != 2 || // on the way, and at the end
-		!strings.Contains(got.errors, "waiting for "+line+"\n") || !strings.HasSuffix(got.errors, "missing:\nERROR:   "+line+"\n") {
+	unfolded := strings.ReplaceAll(got.errors, "\n    ", " ")
+	if got.status != ExitFailed || strings.Count(unfolded, placed) != 2 || // on the way, and at the end
+		!strings.Contains(unfolded, "waiting for "+line+"\n") || !strings.HasSuffix(unfolded, "missing:\nERROR:   "+line+"\n") {
 		t.Errorf("status %d, %q", got.status, got.errors)
 	}
 	for _, c := range []struct{ in, want []string }{

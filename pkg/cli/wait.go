@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/client"
@@ -453,7 +454,7 @@ func (p *progress) show(text string) {
 	}
 	p.text = text
 	if !p.terminal {
-		fmt.Fprintln(p.w, text)
+		fmt.Fprintln(p.w, fold(text))
 		return
 	}
 	p.draw()
@@ -462,6 +463,30 @@ func (p *progress) show(text string) {
 		p.stop = stop
 		p.idle.Go(func() { p.tick(stop) })
 	}
+}
+
+// foldAt is where a line that is not drawn over itself ends.
+const foldAt = 100
+
+// fold breaks a long line between words, and indents what follows.
+func fold(text string) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Split(text, " ") {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case column+1+n > foldAt:
+			b.WriteString("\n    ")
+			column = 4
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String()
 }
 
 // draw writes the line over itself, cut to the terminal: a longer one would wrap and pile up.
