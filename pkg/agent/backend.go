@@ -7,14 +7,12 @@ import (
 	"net"
 	"net/http"
 	"os/user"
-	"reflect"
 	"strconv"
 	"strings"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
-	"github.com/holdfast-ha/holdfast/pkg/executor"
 	"github.com/holdfast-ha/holdfast/pkg/peer"
 	"github.com/holdfast-ha/holdfast/pkg/scheduler"
 	"github.com/holdfast-ha/holdfast/pkg/server"
@@ -348,7 +346,7 @@ func (a *Agent) SetDefinition(ctx context.Context, who api.Caller, c api.Definit
 	}
 	d, err := decodeDefinition(c.File, c.YAML)
 	if err == nil {
-		err = fits(ctx, m.executors, m.name, m.view().Definition, d, c.File)
+		err = m.fits(ctx, m.view().Definition, d, c.File)
 	}
 	if err != nil {
 		return api.Reply{}, err
@@ -374,27 +372,6 @@ func (a *Agent) staged(ctx context.Context, op operation) (api.Reply, error) {
 	}
 	out, err := m.operate(ctx, op)
 	return out.Reply, err
-}
-
-// fits lets this node's executors look at the applications that a definition adds or changes, so that an agent that could never
-// run is refused before it is needed. Only nodes that may run an application have its agent.
-func fits(ctx context.Context, executors executor.Registry, node string, before, d *cluster.Definition, file string) error {
-	e := api.Errorf(api.CodeInvalid, "the definition cannot be used; nothing was changed")
-	for i := range d.ApplicationControllers {
-		a := &d.ApplicationControllers[i]
-		x, ok := executors[executor.KindOf(a)].(executor.Fitter)
-		if !ok || before != nil && reflect.DeepEqual(before.ApplicationController(a.Name), a) || !d.MayRun(node, a.Name) {
-			continue
-		}
-		r := executor.Resource{Kind: executor.KindOf(a), Name: a.Name, App: a}
-		if err := x.Fit(ctx, r); err != nil {
-			e.Faults = append(e.Faults, api.Fault{File: file, Key: fmt.Sprintf("application_controllers[%d]", i), Message: err.Error()})
-		}
-	}
-	if len(e.Faults) > 0 {
-		return e
-	}
-	return nil
 }
 
 // decodeDefinition decodes and validates a definition's text; the error has all faults with their places.

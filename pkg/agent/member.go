@@ -42,6 +42,7 @@ const (
 	rpcInspect = "inspect"
 	rpcRepair  = "repair"
 	rpcCard    = "card"
+	rpcFit     = "fit"
 
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
@@ -194,6 +195,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcInspect, m.serveInspect)
 	m.links.Handle(rpcRepair, m.serveRepair)
 	m.links.Handle(rpcCard, m.serveCard)
+	m.links.Handle(rpcFit, m.serveFit)
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)

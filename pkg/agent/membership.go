@@ -46,7 +46,7 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 	if err != nil {
 		return api.CreateClusterReply{}, err
 	}
-	if err := fits(ctx, a.opt.Executors, name, nil, d, c.File); err != nil {
+	if err := fitsAlone(ctx, a.opt.Executors, name, d, c.File); err != nil {
 		return api.CreateClusterReply{}, err
 	}
 	id, err := identity.NewCluster(a.identityDir(), d.Name, name)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -265,6 +266,33 @@ func TestTimingsChange(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A definition with an application that a node of its group could never run is refused, whichever node is told: all are asked. A node
+// that is down refuses nothing.
+func TestUnfitApplicationIsRefusedByTheNodeThatHasItsAgent(t *testing.T) {
+	inBubble(t, options{}, func(r *rig) {
+		set := func(on string) error {
+			a := r.machines[on].agent()
+			d, err := a.Definition(false)
+			must(t, err)
+			text := strings.ReplaceAll(r.definition(), "/opt/start", fmt.Sprintf("/opt/start%d", r.random(1<<30)))
+			_, err = a.SetDefinition(context.Background(), operator, api.DefinitionChange{YAML: text, BaseVersion: d.Version})
+			return err
+		}
+		bad := r.names[len(r.names)-1]
+		r.snag(&snag{node: bad, op: "fit", err: errors.New("the agent takes no such parameter")}, 0)
+		for _, on := range []string{r.names[0], bad} {
+			err := set(on)
+			e, ok := errors.AsType[*api.Error](err)
+			if !ok || e.Code != api.CodeInvalid || len(e.Faults) == 0 || !strings.Contains(e.Faults[0].Message, "no such parameter (said by "+bad+")") {
+				t.Errorf("told on %s: %v", on, err)
+			}
+		}
+		r.machines[bad].crash()
+		r.await(time.Minute, "the others serve everything", r.settledBut(bad))
+		must(t, set(r.names[0]))
+	})
 }
 
 // A release that fails is an error, and nothing starts elsewhere; the node looks now and then whether the group has stopped after

@@ -31,6 +31,14 @@ func (h *hand) Validate(ctx context.Context, r executor.Resource) error {
 	return h.inner.Validate(ctx, r)
 }
 
+// Fit refuses by a snag of that name.
+func (h *hand) Fit(_ context.Context, r executor.Resource) error {
+	if s := h.p.m.r.snagFor(h.p.m.name, "fit", r.Name); s != nil {
+		return s.err
+	}
+	return nil
+}
+
 func (h *hand) Probe(ctx context.Context, r executor.Resource) executor.Result {
 	h.p.m.r.probes.Add(1)
 	if err := h.pass(ctx, "probe", r); err != nil {
