@@ -2,9 +2,12 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
@@ -45,9 +48,11 @@ func (m *member) keepVerifying(ctx context.Context) {
 		case daily && now.Sub(last) > time.Minute:
 			lastDay, last = day, now
 			m.verifyByItself(led.ctx, "daily", api.VerifyRequest{Active: true})
+			m.shareVerification(led.ctx)
 		case now.Sub(last) >= set.LooksEvery():
 			last = now
 			m.verifyByItself(led.ctx, "drift", api.VerifyRequest{Active: true, Quick: true})
+			m.shareVerification(led.ctx)
 		}
 	}
 }
@@ -78,10 +83,52 @@ func (m *member) verifyByItself(ctx context.Context, why string, r api.VerifyReq
 		m.logVerification("clverify/clverify.log", "the look for drift", &report)
 	}
 	if first {
-		return // nothing to compare with: this leader has not looked before
+		return // nothing to compare with: no leader has looked since this daemon started
 	}
 	m.noteFindings("new", fresh)
 	m.noteFindings("gone", gone)
+}
+
+// shareLimit is how long the other nodes may take to accept the report of a look.
+const shareLimit = 3 * time.Second
+
+// shareVerification gives the other members the newest report, so that the next leader knows what was there before, and tells what has
+// changed meanwhile. It decides nothing, so a member that misses it costs at most a line of the history.
+func (m *member) shareVerification(ctx context.Context) {
+	m.verifying.Lock()
+	report := m.verified
+	m.verifying.Unlock()
+	if report.Time.IsZero() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, shareLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, node := range m.view().NodeNames() {
+		if node == m.name {
+			continue
+		}
+		wg.Go(func() {
+			var none struct{}
+			if _, err := m.callNode(ctx, node, rpcVerified, &report, &none, nil); err != nil {
+				m.log.Debug("a node has not taken the report of a verification", "node", node, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// serveVerified takes the leader's newest report. One that looks itself keeps its own.
+func (m *member) serveVerified(_ context.Context, from string, body []byte) ([]byte, error) {
+	var report api.VerifyReport
+	if err := json.Unmarshal(body, &report); err != nil {
+		return nil, errors.New("the report of a verification cannot be read")
+	}
+	if m.leading() == nil && from == m.leaderNode() && m.verifying.TryLock() {
+		m.verified = report
+		m.verifying.Unlock()
+	}
+	return []byte("{}"), nil
 }
 
 // onlyWhole are the checks that a quick look does not make.

@@ -44,6 +44,8 @@ const (
 	rpcCard    = "card"
 	rpcFit     = "fit"
 
+	rpcVerified = "verified"
+
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
 	rpcAudit    = "audit"
@@ -97,7 +99,7 @@ type member struct {
 	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
 
 	verifying sync.Mutex       // one verification at a time is asked for by this node
-	verified  api.VerifyReport // the last one of drift; under verifying
+	verified  api.VerifyReport // the last one of drift, of this leader or the one before; under verifying
 	deadmanIs atomic.Pointer[deadmanView]
 	repo      repoState
 	disk      diskState
@@ -196,6 +198,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcRepair, m.serveRepair)
 	m.links.Handle(rpcCard, m.serveCard)
 	m.links.Handle(rpcFit, m.serveFit)
+	m.links.Handle(rpcVerified, m.serveVerified)
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/state"
+	"github.com/holdfast-ha/holdfast/pkg/verify"
 )
 
 // The published bounds, in fake time: what the machine's own slowness adds is not in them.
@@ -292,6 +295,44 @@ func TestUnfitApplicationIsRefusedByTheNodeThatHasItsAgent(t *testing.T) {
 		r.machines[bad].crash()
 		r.await(time.Minute, "the others serve everything", r.settledBut(bad))
 		must(t, set(r.names[0]))
+	})
+}
+
+// What changes on a node while the leader dies is told by the next leader, once.
+func TestDriftIsSeenAcrossAChangeOfLeaders(t *testing.T) {
+	inBubble(t, options{settings: "  verification_interval: 10s\n"}, func(r *rig) {
+		var changed sync.Map // node -> its start script is another one
+		r.facts = func(f *verify.Facts) {
+			digest := "aa"
+			if _, other := changed.Load(f.Node); other {
+				digest = "bb"
+			}
+			f.Files = map[string]verify.File{"/opt/start": {Exists: true, Kind: "file", Mode: 0o755, Size: 10, Digest: digest, Script: "/bin/sh", Runner: true},
+				"/opt/stop": {Exists: true, Kind: "file", Mode: 0o755, Size: 10, Digest: "cc", Script: "/bin/sh", Runner: true}}
+		}
+		time.Sleep(time.Minute) // the leader has looked
+		told := func() map[string]int {
+			h, err := r.anyAgent().Events(0, 1000)
+			must(t, err)
+			out := map[string]int{}
+			for _, e := range h.Events {
+				if e.Kind == state.EventVerification && strings.Contains(e.Sentence, "new: WARNING V1204") {
+					out[e.Sentence]++
+				}
+			}
+			return out
+		}
+		leader := r.leader()
+		r.machines[leader].crash()
+		changed.Store(r.others(leader)[1], true)
+		r.await(time.Minute, "somebody else leads", func() bool { l := r.leader(); return l != "" && l != leader })
+		r.await(time.Minute, "the new leader tells what has changed", func() bool { return len(told()) > 0 })
+		time.Sleep(time.Minute)
+		for what, n := range told() {
+			if n != 1 {
+				t.Errorf("told %d times: %s", n, what)
+			}
+		}
 	})
 }
 

@@ -158,7 +158,11 @@ func (p *process) options() agent.Options {
 		StartVoter: p.startVoter, FormatVolume: m.r.formatVolume, OpenVolume: p.openVolume,
 		ListenLocal: func() (net.Listener, error) { return p.listen(":1") },
 		Inspect: func(_ context.Context, o collect.Options) *verify.Facts {
-			return &verify.Facts{Node: o.Node, Time: time.Now()} // the machines here have no system of their own to look at
+			f := &verify.Facts{Node: o.Node, Time: time.Now()} // the machines here have no system of their own to look at
+			if m.r.facts != nil {
+				m.r.facts(f)
+			}
+			return f
 		},
 		WatchLinks: func(context.Context) (<-chan linux.LinkEvent, error) { return make(chan linux.LinkEvent), nil },
 		Exit: func(reason string) {

@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
 	"github.com/holdfast-ha/holdfast/pkg/repository/repositorytest"
+	"github.com/holdfast-ha/holdfast/pkg/verify"
 	"github.com/holdfast-ha/holdfast/test/fake"
 )
 
@@ -57,6 +58,7 @@ type rig struct {
 	fenceTime   time.Duration
 	fenceBy     func(shooter string) time.Duration                  // instead of fenceTime
 	fenceHand   func(device, node string) (proof string, err error) // what the devices do, instead
+	facts       func(*verify.Facts)                                 // what a node sees when it looks at itself
 	fenceAnswer time.Duration                                       // from the shot to the device's answer
 	fenceBroken atomic.Bool
 	shots       atomic.Int32
