@@ -173,9 +173,6 @@ func (m *member) plan(led *leadership, view *state.State, now lease.Instant) []l
 	return out
 }
 
-// refusedPause is how long what was refused, or is not possible now, is not tried again.
-const refusedPause = 300 * time.Millisecond
-
 // propose sends a batch into the log, all at once so that it becomes one write, and tells the loop when all are in.
 func (m *member) propose(led *leadership, batch []leader.Proposal) {
 	led.proposing = true

@@ -51,7 +51,7 @@ type run struct {
 // A series is the runs of one kind of victim.
 type series []run
 
-func (s series) print(what string) {
+func (s series) show(what string) {
 	col := func(f func(run) time.Duration) []time.Duration {
 		var out []time.Duration
 		for _, r := range s {
@@ -153,8 +153,8 @@ func measureFailover(b *testing.B, s setup, break_, mend func(w *world, victim s
 		profile = "default"
 	}
 	what := fmt.Sprintf("%s profile, fence %v, ", profile, s.fence)
-	kinds[true].print(what + "victim led")
-	kinds[false].print(what + "victim did not lead")
+	kinds[true].show(what + "victim led")
+	kinds[false].show(what + "victim did not lead")
 	report(b, what+"both", took)
 	w.loserFirst()
 }
