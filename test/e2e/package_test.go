@@ -287,23 +287,35 @@ func makePackages(t *testing.T, version, source string, machines ...*machine) {
 	}
 }
 
-// previous is the source tree before the last commit; empty when this checkout has no history.
+// previous is the source tree of the newest commit before this one that builds; empty when this checkout has no history.
 func previous(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
 	git := func(args ...string) *exec.Cmd {
 		return exec.CommandContext(t.Context(), "git", append([]string{"-c", "safe.directory=*", "-C", "../.."}, args...)...)
 	}
-	if out, err := git("rev-parse", "--verify", "-q", "HEAD~1").CombinedOutput(); err != nil {
-		t.Logf("this checkout has no previous commit (%v %s): the old version is the same code under another number", err, out)
-		return ""
+	for n := 1; n <= 8; n++ {
+		commit := fmt.Sprintf("HEAD~%d", n)
+		if out, err := git("rev-parse", "--verify", "-q", commit).CombinedOutput(); err != nil {
+			t.Logf("this checkout has no %s (%v %s)", commit, err, out)
+			break
+		}
+		dir := t.TempDir()
+		tar := filepath.Join(dir, "previous.tar")
+		if out, err := git("archive", "-o", tar, commit).CombinedOutput(); err != nil {
+			t.Fatalf("git archive: %v: %s", err, out)
+		}
+		must(t, "tar", "-x", "-f", tar, "-C", dir)
+		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(dir, "built")+"/", "./cmd/clstrmgrd", "./cmd/clmgr")
+		build.Dir = dir
+		if out, err := build.CombinedOutput(); err == nil {
+			t.Logf("the old version is %s", commit)
+			return dir
+		} else {
+			t.Logf("%s does not build: %s", commit, out)
+		}
 	}
-	tar := filepath.Join(dir, "previous.tar")
-	if out, err := git("archive", "-o", tar, "HEAD~1").CombinedOutput(); err != nil {
-		t.Fatalf("git archive: %v: %s", err, out)
-	}
-	must(t, "tar", "-x", "-f", tar, "-C", dir)
-	return dir
+	t.Log("the old version is the same code under another number")
+	return ""
 }
 
 // page is docs/getting-started.md: what is typed here must stand there.
