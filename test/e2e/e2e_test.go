@@ -81,6 +81,7 @@ func long(t *testing.T) {
 type setup struct {
 	nodes    int      // default 3
 	networks int      // default 1
+	collect  bool     // service IPs of a network are together on one interface
 	links    int      // interfaces of each node on each network; default 1
 	ips      []string // more service IPs of the group, on net1
 	profile  string   // default "default"
@@ -270,7 +271,7 @@ func (w *world) definition(image bool) string {
 	}
 	p("networks:\n")
 	for k := 1; k <= s.networks; k++ {
-		p("  - {name: net%d, prefix: 24}\n", k)
+		p("  - {name: net%d, prefix: 24%s}\n", k, map[bool]string{true: ", distribution: C"}[s.collect])
 	}
 	if s.body == "" {
 		w.usualGroup(p, image)

@@ -56,7 +56,7 @@ func (w *world) outageSince(p *lab.Probe, fault time.Time) string {
 // stays as it is until no interface is left. A network that is lost everywhere costs neither the quorum nor a move.
 func TestInterfaces(t *testing.T) {
 	t.Parallel()
-	w := begin(t, setup{networks: 2, links: 2, ips: []string{service6},
+	w := begin(t, setup{networks: 2, links: 2, collect: true, ips: []string{service6},
 		start: []string{program("cllab"), "app", "start", "--data", "/app/data", "--listen", ":8080"},
 		stop:  []string{program("cllab"), "app", "stop", "--data", "/app/data", "--listen", ":8080"}})
 	if r, err := w.Lab.Run(w.ctx(), lab.ClientNode, "ip", "-6", "address", "add", "fd77:1::fe/64", "dev", "eth0", "nodad"); err != nil || r.Code != 0 {

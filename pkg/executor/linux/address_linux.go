@@ -30,6 +30,7 @@ type Addresses struct {
 	mu        sync.Mutex
 	announces map[netip.Addr]*announcement
 	prepared  map[netip.Addr]*preparation
+	coming    map[netip.Addr]int // addresses that are being put on an interface, by its index
 	closed    bool
 }
 
@@ -77,7 +78,7 @@ func newAddresses(kind executor.Kind, o AddressOptions) *Addresses {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Addresses{kind: kind, wait: o.ProbeWait, log: o.Logger.With("component", "address"),
-		announces: map[netip.Addr]*announcement{}, prepared: map[netip.Addr]*preparation{}}
+		announces: map[netip.Addr]*announcement{}, prepared: map[netip.Addr]*preparation{}, coming: map[netip.Addr]int{}}
 }
 
 // Kind is that of service or of persistent addresses.
@@ -144,16 +145,12 @@ func (x *Addresses) Start(ctx context.Context, r executor.Resource) executor.Res
 	if err != nil {
 		return executor.Result{Status: executor.Unknown, Detail: err.Error(), Err: err}
 	}
-	c, err := choose(all, r.IP)
+	c, arrived, err := x.reserve(all, r.IP)
 	if err != nil {
 		return x.failed(ctx, r, err)
 	}
-	w, _ := r.IP.Wanted()      // choose has read it
-	for _, i := range c.also { // good enough where it is: do not move it between equals
-		if _, ok := i.carries(w.Addr); ok {
-			c.on, c.prefix, c.why = i, w.PrefixOn(i.prefixes()), i.name+" carries it already"
-		}
-	}
+	defer arrived()
+	w, _ := r.IP.Wanted() // reserve has read it
 	if len(holders(all, w.Addr)) == 0 {
 		if err := x.checkFree(ctx, c.on, all, w.Addr); err != nil {
 			return x.failed(ctx, r, err)
@@ -186,11 +183,12 @@ func (x *Addresses) Relocate(ctx context.Context, r executor.Resource) (executor
 	if err != nil {
 		return executor.Relocation{}, err
 	}
-	c, err := choose(all, r.IP)
+	c, arrived, err := x.reserve(all, r.IP)
 	if err != nil {
 		return executor.Relocation{}, err
 	}
-	w, _ := r.IP.Wanted() // choose has read it
+	defer arrived()
+	w, _ := r.IP.Wanted() // reserve has read it
 	held := holders(all, w.Addr)
 	if len(held) == 1 && slices.ContainsFunc(c.also, func(i *netInterface) bool { return i.index == held[0].index }) {
 		return executor.Relocation{From: held[0].name, To: held[0].name, Why: held[0].name + " carries it already"}, nil
@@ -208,6 +206,38 @@ func (x *Addresses) Relocate(ctx context.Context, r executor.Resource) (executor
 	}
 	m.Moved = true
 	return m, nil
+}
+
+// reserve chooses the interface for an address, and lets it count there for other choices until arrived is called: addresses come side
+// by side, and each must see where the others go. An address that is on one that is good enough stays there.
+func (x *Addresses) reserve(all []*netInterface, a *executor.Address) (c choice, arrived func(), err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	w, err := a.Wanted()
+	if err != nil {
+		return c, nil, err
+	}
+	for addr, index := range x.coming {
+		for _, i := range all {
+			if _, there := i.carries(addr); i.index == index && !there && addr != w.Addr {
+				i.addresses = append(i.addresses, ifAddress{prefix: netip.PrefixFrom(addr, addr.BitLen()), secondary: true})
+			}
+		}
+	}
+	if c, err = choose(all, a); err != nil {
+		return c, nil, err
+	}
+	for _, i := range c.also { // good enough where it is: do not move it between equals
+		if _, ok := i.carries(w.Addr); ok {
+			c.on, c.prefix, c.why = i, w.PrefixOn(i.prefixes()), i.name+" carries it already"
+		}
+	}
+	x.coming[w.Addr] = c.on.index
+	return c, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.coming, w.Addr)
+	}, nil
 }
 
 // failed is the result of a start that ended with err, with what is there now.

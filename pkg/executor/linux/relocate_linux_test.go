@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,4 +247,44 @@ func TestARelocationNeverDoubles(t *testing.T) {
 		t.Fatal(res)
 	}
 	var _ executor.Mover = x
+}
+
+// Addresses that come at the same time see where the others go.
+func TestDistributionSideBySide(t *testing.T) {
+	_, w := newPeer(t)
+	for preference, want := range map[string][]int{"AC": {4, 4}, "C": {8, 0}} {
+		x := newIP(t)
+		var rs []executor.Resource
+		var all []string
+		for n := range 8 {
+			r := service(w, fmt.Sprint(170+n))
+			r.IP.Interfaces, r.IP.Distribution = w.names, preference
+			rs, all = append(rs, r), append(all, r.IP.Address)
+		}
+		var wg sync.WaitGroup
+		for _, r := range rs {
+			r.IP.Services = all
+			wg.Go(func() {
+				if res := x.Start(t.Context(), r); res.Err != nil {
+					t.Errorf("%s: %+v", preference, res)
+				}
+			})
+		}
+		wg.Wait()
+		count := map[string]int{}
+		for _, r := range rs {
+			count[names(carries(t, r.IP.Address))]++
+		}
+		if got := []int{count[w.names[0]], count[w.names[1]]}; !slices.Equal(got, want) {
+			t.Errorf("%s: %v addresses on the two interfaces, wanted %v", preference, got, want)
+		}
+		for _, r := range rs {
+			if res := x.Stop(t.Context(), r); res.Err != nil {
+				t.Fatal(res)
+			}
+		}
+		if len(x.coming) != 0 {
+			t.Errorf("%s: still coming: %v", preference, x.coming)
+		}
+	}
 }
