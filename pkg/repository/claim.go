@@ -168,8 +168,14 @@ func (v *Volume) Claim(ctx context.Context) (*Voter, error) {
 // awaitTurn returns when this node may try.
 func (v *Volume) awaitTurn(ctx context.Context) error {
 	var last Host
-	since := time.Now()
+	since, looked := time.Now(), time.Now()
 	for {
+		if time.Since(looked) >= headerLook {
+			looked = time.Now()
+			if err := v.refreshIfNewer(); err != nil {
+				return err
+			}
+		}
 		seen, err := v.readHosts()
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // maxKeys is how many keys a header can hold. Two are usual: the newest, and the one that blocks may still carry.
@@ -19,15 +20,32 @@ type Change struct {
 	Remove  []string // names; a removal always makes a new key, which is not sealed to those removed
 	NewKey  bool
 	Timings *Timings
+	// Term orders the changes of different leaders: a change of a lower term is never in force once one of a higher term is on
+	// the volume, however late it lands. 0: nobody else changes the header.
+	Term uint64
 }
 
+// ErrNewerTerm says that a leader of a higher term has changed the header.
+var ErrNewerTerm = errors.New("a newer leader has changed the volume's header")
+
+// termShift is where the term stands in a generation; below it, changes within a term are counted.
+const termShift = 24
+
 // Change writes a new header, with a generation above all others, as this node. It is complete on the volume, and was read back,
-// before anything here uses it. One node at a time may do it: the caller agrees with the others by the replicated log.
+// before anything here uses it.
+//
+// Two nodes may do it at once, each for a leader that believes it leads. Generations and the ids of new keys are never the same
+// for two of them; the generation begins with the term, so the newer leader's is in force for good. Who finds another's header
+// after its own takes over the keys that may have been used meanwhile.
 //
 // A node is removed only when it has stopped for good, and when the newest claim of the repository voter is another's.
 func (v *Volume) Change(c Change) error {
-	if err := v.mustBe(RoleAgent); err != nil {
+	if err := v.mustBe(RoleKeeper); err != nil {
 		return err
+	}
+	// A write of this node's former process, if it was not ended in order, may still land: on the copy that is written next.
+	if wait := time.Until(v.notBefore); wait > 0 {
+		time.Sleep(wait)
 	}
 	if err := v.change(c); err != nil {
 		return fmt.Errorf("change the volume's header: %w", err)
@@ -35,94 +53,196 @@ func (v *Volume) Change(c Change) error {
 	return nil
 }
 
+// changeAttempts is how often a header is written anew because another was found after it.
+const changeAttempts = 4
+
 func (v *Volume) change(c Change) error {
 	if err := v.Refresh(); err != nil {
 		return err
 	}
-	r, err := v.readFront(true)
-	if err != nil {
-		return err
-	}
-	bs, err := v.ballotsOf(r)
-	if err != nil {
-		return err
-	}
 	now := v.head.Load()
-	next := &header{Generation: now.Generation + 1, Writer: v.name, Timings: now.Timings, Newest: now.Newest}
+	r, bs, all, err := v.lookAtMembers()
+	if err != nil {
+		return err
+	}
+	if now.Generation>>termShift > c.Term {
+		return fmt.Errorf("%w (term %d; ours is %d)", ErrNewerTerm, now.Generation>>termShift, c.Term)
+	}
+	next := &header{Writer: v.name, Timings: now.Timings, Newest: now.Newest}
 	if c.Timings != nil {
 		next.Timings = *c.Timings
 	}
 	if next.Members, err = v.newMembers(now, c, bs); err != nil {
 		return err
 	}
-	ring := v.keysInUse(next, r)
+	if err := v.prepareSlots(now, next, bs, r); err != nil {
+		return err
+	}
+	newest := v.codec.ring.Load().newest
+	var fresh []byte
 	if c.NewKey || len(c.Remove) > 0 {
-		if len(ring.keys) >= maxKeys {
+		newest, fresh = v.nextKeyID(all), newKey()
+	}
+	for range changeAttempts {
+		ring := v.keysInUse(next, r, v.keysOf(all, next))
+		if fresh != nil {
+			ring.newest, ring.keys[newest] = newest, fresh
+		}
+		if len(ring.keys) > maxKeys {
 			return ErrKeyInUse
 		}
-		ring.newest++
-		ring.keys[ring.newest] = newKey()
+		next.Generation = v.nextGeneration(all, c.Term)
+		if err := next.seal(ring, v.opts.Authority); err != nil {
+			return err
+		}
+		if err := next.check(v.layout); err != nil {
+			return err
+		}
+		if err := v.writeHeader(next, all); err != nil {
+			return err
+		}
+		// What landed before ours may have been read, and its key used, until ours was there.
+		if r, _, all, err = v.lookAtMembers(); err != nil {
+			return err
+		}
+		missing := false
+		for id := range v.keysInUse(next, r, v.keysOf(all, next)).keys {
+			missing = missing || ring.keys[id] == nil
+		}
+		if !missing {
+			return nil
+		}
 	}
-	if err := next.seal(ring, v.opts.Authority); err != nil {
-		return err
+	return errors.New("other nodes change the header all the time")
+}
+
+// lookAtMembers reads what a change is made from: the blocks of all nodes and all headers.
+func (v *Volume) lookAtMembers() (*frontRead, []ballot, []placedHeader, error) {
+	r, err := v.readFront(true)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	if err := next.check(v.layout); err != nil {
-		return err
+	bs, err := v.ballotsOf(r)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	if err := v.prepareSlots(now, next, bs); err != nil {
-		return err
+	all, err := v.readHeaders()
+	return r, bs, all, err
+}
+
+// nextGeneration is the lowest generation of this node that is above all others and not below the term's first.
+func (v *Volume) nextGeneration(all []placedHeader, term uint64) uint64 {
+	top := term << termShift
+	for _, h := range all {
+		top = max(top, h.Generation+1)
 	}
-	return v.writeHeader(next)
+	return nextOf(top, v.index)
+}
+
+// nextKeyID is the lowest id of a key that only this node can give, above all others.
+func (v *Volume) nextKeyID(all []placedHeader) uint32 {
+	top := v.codec.ring.Load().newest + 1
+	for _, h := range all {
+		top = max(top, h.Newest+1)
+	}
+	return uint32(nextOf(uint64(top), v.index))
+}
+
+// nextOf is the lowest number from the least on that belongs to the node of the index: two nodes never make the same.
+func nextOf(least uint64, index int) uint64 {
+	return least + (uint64(index)+MaxNodes-least%MaxNodes)%MaxNodes
+}
+
+// keysOf are the keys that the members' headers hold for this node.
+func (v *Volume) keysOf(all []placedHeader, next *header) map[uint32][]byte {
+	out := map[uint32][]byte{}
+	for id, k := range v.codec.ring.Load().keys {
+		out[id] = k
+	}
+	for _, h := range all {
+		if next.member(h.Writer) == nil {
+			continue
+		}
+		ring, err := h.openKeys(v.name, v.opts.Authority)
+		if err != nil {
+			continue // it was not made for this node
+		}
+		for id, k := range ring.keys {
+			if out[id] == nil {
+				out[id] = k
+			}
+		}
+	}
+	return out
 }
 
 // newMembers applies the change to the list of members.
+//
+// Who comes with another card is another machine as far as the volume knows: it gets a place of its own, where the former one, should
+// it run on somewhere, cannot write. A place whose ballot is the newest claim is nobody's until another node has taken over what its
+// owner promised.
 func (v *Volume) newMembers(now *header, c Change, bs []ballot) ([]Member, error) {
 	var out []Member
-	taken := map[int]bool{}
+	taken, left := map[int]bool{}, map[int]bool{}
 	for _, m := range now.Members {
 		if !slices.Contains(c.Remove, m.Name) {
 			out = append(out, Member{Index: m.Index, Name: m.Name, Card: m.Card})
 			taken[m.Index] = true
 			continue
 		}
+		left[m.Index] = true
 		if m.Name == v.name {
 			return nil, errors.New("a node does not remove itself")
 		}
-		if top := newestClaim(bs); top == m.Index {
+		if newestClaim(bs)[m.Index] {
 			return nil, fmt.Errorf("the newest claim of the repository voter is %s's: let another node take it over first", m.Name)
 		}
 	}
+	used := func(i int) int { // the less, the better as somebody's new place
+		switch {
+		case left[i]:
+			return 2
+		case bs[i].mbal > 0 || v.memory.of(i).Mbal > 0:
+			return 1
+		}
+		return 0
+	}
 	for _, n := range c.Add {
-		if i := slices.IndexFunc(out, func(m Member) bool { return m.Name == n.Name }); i >= 0 {
-			out[i].Card = n.Card // it joined again, with a new certificate
-			continue
+		if slices.ContainsFunc(out, func(m Member) bool { return m.Name == n.Name }) {
+			return nil, fmt.Errorf("%s is a member already: a new certificate means a new place, so remove it in the same change", n.Name)
 		}
-		free := 0
-		for taken[free] {
-			free++
+		place := -1
+		for i := range v.layout.nodes {
+			if !taken[i] && !newestClaim(bs)[i] && (place < 0 || used(i) < used(place)) {
+				place = i
+			}
 		}
-		if free >= v.layout.nodes {
+		if place < 0 {
 			return nil, fmt.Errorf("the volume was made for %d nodes and has no place for %s", v.layout.nodes, n.Name)
 		}
-		taken[free] = true
-		out = append(out, Member{Index: free, Name: n.Name, Card: n.Card})
+		taken[place] = true
+		out = append(out, Member{Index: place, Name: n.Name, Card: n.Card})
 	}
 	return out, nil
 }
 
-// newestClaim is the index of the node with the highest published ballot, or -1.
-func newestClaim(bs []ballot) int {
-	top, at := uint64(0), -1
+// newestClaim are the places of the highest ballot and of the highest published one: what was promised last lies with them.
+func newestClaim(bs []ballot) map[int]bool {
+	var mbal, pub uint64
+	for _, b := range bs {
+		mbal, pub = max(mbal, b.mbal), max(pub, b.pub)
+	}
+	out := map[int]bool{}
 	for i, b := range bs {
-		if b.pub > top {
-			top, at = b.pub, i
+		if b.mbal > 0 && b.mbal == mbal || b.pub > 0 && b.pub == pub {
+			out[i] = true
 		}
 	}
-	return at
+	return out
 }
 
 // keysInUse keeps the newest key, all that blocks of members still carry, and the one before those.
-func (v *Volume) keysInUse(next *header, r *frontRead) *keyring {
+func (v *Volume) keysInUse(next *header, r *frontRead, known map[uint32][]byte) *keyring {
 	old := v.codec.ring.Load()
 	used := map[uint32]bool{old.newest: true}
 	member := map[int]bool{}
@@ -141,13 +261,13 @@ func (v *Volume) keysInUse(next *header, r *frontRead) *keyring {
 	// The live area carries the key of the ballot that published it, or, if a new key came in between, the one before it; blocks
 	// appended since carry newer ones.
 	before := uint32(0)
-	for id := range old.keys {
+	for id := range known {
 		if id < oldest {
 			before = max(before, id)
 		}
 	}
 	ring := &keyring{newest: old.newest, keys: map[uint32][]byte{}}
-	for id, k := range old.keys {
+	for id, k := range known {
 		if id >= before {
 			ring.keys[id] = k
 		}
@@ -157,13 +277,17 @@ func (v *Volume) keysInUse(next *header, r *frontRead) *keyring {
 
 // prepareSlots writes the ballots and heartbeats of places that become a member's: what lies there may be under a key that is gone.
 // These are nobody's blocks until the header that follows.
-func (v *Volume) prepareSlots(now, next *header, bs []ballot) error {
+//
+// What the former owner promised there is dropped; it is not the newest claim (newMembers), so others have inherited it. Sequences go
+// on above the former ones, or those who saw these would take the volume for an older copy.
+func (v *Volume) prepareSlots(now, next *header, bs []ballot, r *frontRead) error {
 	for _, m := range next.Members {
-		if v.nameOf(m.Index) == m.Name || now.member(m.Name) != nil {
+		if was := now.member(m.Name); was != nil && was.Index == m.Index && bytes.Equal(was.Card, m.Card) {
 			continue
 		}
 		old := v.memory.of(m.Index)
-		b := ballot{seq: max(bs[m.Index].seq, old.Ballot) + 1, mbal: max(bs[m.Index].mbal, old.Mbal), pub: 0, successor: noNode}
+		b := ballot{seq: max(r.lastSequence(m.Index, old.Ballot), r.lastSequence(v.layout.nodes+m.Index, old.Ballot)) + 1,
+			mbal: max(bs[m.Index].mbal, old.Mbal), pub: 0, successor: noNode}
 		for copyNo := range 2 {
 			at := v.layout.ballot(m.Index, copyNo)
 			if err := v.writeOther(frame{kind: kindBallot, writer: uint16(m.Index), position: at, seq: b.seq, payload: b.encode()}); err != nil {
@@ -171,15 +295,26 @@ func (v *Volume) prepareSlots(now, next *header, bs []ballot) error {
 			}
 		}
 		at := v.layout.hostBeat(m.Index)
-		if err := v.writeOther(frame{kind: kindHostBeat, writer: uint16(m.Index), position: at, seq: b.seq, payload: hostBeat{}.encode()}); err != nil {
+		if err := v.writeOther(frame{kind: kindHostBeat, writer: uint16(m.Index), position: at,
+			seq: r.lastSequence(2*v.layout.nodes+m.Index, old.Host) + 1, payload: hostBeat{}.encode()}); err != nil {
 			return err
 		}
 		at = v.layout.beat(m.Index)
-		if err := v.writeOther(frame{kind: kindBeat, writer: uint16(m.Index), position: at, seq: old.Beat + 1, payload: Beat{}.encode()}); err != nil {
+		if err := v.writeOther(frame{kind: kindBeat, writer: uint16(m.Index), position: at,
+			seq: r.lastSequence(3*v.layout.nodes+m.Index, old.Beat) + 1, payload: Beat{}.encode()}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lastSequence is that of the block at a place of the front, whoever wrote it and under whatever key.
+func (r *frontRead) lastSequence(place int, remembered uint64) uint64 {
+	f, err := parseFrame(r.raw[place*BlockSize : (place+1)*BlockSize])
+	if err != nil {
+		return remembered + sequenceGap
+	}
+	return max(f.seq, remembered)
 }
 
 func (v *Volume) writeOther(f frame) error {
@@ -188,9 +323,14 @@ func (v *Volume) writeOther(f frame) error {
 	return v.headerLane.do(v.timings().IO, func() error { return writeBlocks(v.dev, buf, f.position) })
 }
 
-// writeHeader writes a header as this node's, into the copy that is not the newer one, and reads it back.
-func (v *Volume) writeHeader(h *header) error {
-	copyNo := int(h.Generation % 2)
+// writeHeader writes a header as this node's, into the copy that does not hold this node's newest one, and reads it back.
+func (v *Volume) writeHeader(h *header, all []placedHeader) error {
+	copyNo, newest := 0, uint64(0)
+	for _, o := range all {
+		if o.index == v.index && o.Generation > newest {
+			copyNo, newest = 1-o.copyNo, o.Generation
+		}
+	}
 	buf, err := v.codec.encodeHeader(h, v.opts.Authority, v.layout, v.index, copyNo)
 	if err != nil {
 		return err
@@ -209,8 +349,8 @@ func (v *Volume) writeHeader(h *header) error {
 	if err := v.Refresh(); err != nil {
 		return err
 	}
-	if got := v.head.Load().Generation; got != h.Generation || v.head.Load().Writer != v.name {
-		return fmt.Errorf("another node changed the header at the same time (generation %d); look at the result and try again", got)
+	if got := v.head.Load(); got.Generation != h.Generation || got.Writer != v.name {
+		return fmt.Errorf("%w: %s did, at the same time", ErrNewerTerm, got.Writer)
 	}
 	return nil
 }

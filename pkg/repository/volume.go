@@ -15,8 +15,9 @@ type Role string
 // The roles.
 const (
 	RoleReader Role = "reader" // looks, and writes nothing
-	RoleAgent  Role = "agent"  // writes the node's heartbeat and its mail, and the header
+	RoleAgent  Role = "agent"  // writes the node's heartbeat and its mail
 	RoleVoter  Role = "voter"  // runs the repository voter: claims, and its records
+	RoleKeeper Role = "keeper" // writes the header: who the members are, and their keys
 )
 
 // Options say how a volume is opened.
@@ -205,12 +206,56 @@ func (v *Volume) Refresh() error {
 	return nil
 }
 
+// headerLook is the interval at which those who use the volume all the time look whether the header has changed. Whoever meets a block
+// under a new key learns it at once; this is how the first one does.
+const headerLook = 15 * time.Second
+
+// refreshIfNewer is Refresh if a member's header is newer than that in use, as the first block of each says. An error of the look itself
+// is none: it was only a look.
+func (v *Volume) refreshIfNewer() error {
+	now := v.head.Load()
+	buf := alignedBlocks(1)
+	for _, m := range now.Members {
+		for copyNo := range 2 {
+			err := v.headerLane.do(now.Timings.IO, func() error { return readBlocks(v.dev, buf, v.layout.header(m.Index, copyNo)) })
+			if err != nil {
+				return nil
+			}
+			if f, err := parseFrame(buf); err == nil && f.kind == kindHeader && f.seq > now.Generation {
+				return v.Refresh()
+			}
+		}
+	}
+	return nil
+}
+
 func (v *Volume) newestHeader() (*header, error) {
+	all, err := v.readHeaders()
+	if err != nil {
+		return nil, err
+	}
+	best := all[0].header
+	for _, h := range all[1:] {
+		if h.Generation > best.Generation {
+			best = h.header
+		}
+	}
+	return best, nil
+}
+
+// A placedHeader is a header that can be believed, with the place where it lies.
+type placedHeader struct {
+	*header
+	index, copyNo int
+}
+
+// readHeaders reads the headers of all nodes. There is at least one, or an error.
+func (v *Volume) readHeaders() ([]placedHeader, error) {
 	limit := openLimit
 	if h := v.head.Load(); h != nil {
 		limit = h.Timings.IO
 	}
-	var best *header
+	var out []placedHeader
 	var worst error
 	for i := range v.layout.nodes {
 		buf := alignedBlocks(2 * headerBlocks)
@@ -222,20 +267,20 @@ func (v *Volume) newestHeader() (*header, error) {
 			part := buf[copyNo*headerBlocks*BlockSize : (copyNo+1)*headerBlocks*BlockSize]
 			h, err := v.codec.decodeHeader(part, v.opts.Authority, v.layout, i, copyNo)
 			switch {
-			case err == nil && (best == nil || h.Generation > best.Generation):
-				best = h
-			case err != nil && !errors.Is(err, errBlank):
+			case err == nil:
+				out = append(out, placedHeader{h, i, copyNo})
+			case !errors.Is(err, errBlank):
 				worst = &BlockError{v.layout.header(i, copyNo), "header of node " + strconv.Itoa(i), err}
 			}
 		}
 	}
-	if best == nil && worst == nil {
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case worst == nil:
 		worst = errors.New("it has no header")
 	}
-	if best == nil {
-		return nil, worst
-	}
-	return best, nil
+	return nil, worst
 }
 
 func (v *Volume) timings() Timings { return v.head.Load().Timings }

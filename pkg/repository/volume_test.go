@@ -281,8 +281,11 @@ func TestB7ANodeAloneOpensWhatAnotherRotated(t *testing.T) {
 	if err := a.Append([]byte("old key")); err != nil {
 		t.Fatal(err)
 	}
-	agent := openDisk(t, d, dir, "a", RoleAgent)
-	if err := agent.Change(Change{NewKey: true}); err != nil {
+	agent, keeper := openDisk(t, d, dir, "a", RoleAgent), openDisk(t, d, dir, "a", RoleKeeper)
+	if err := keeper.Change(Change{NewKey: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Refresh(); err != nil {
 		t.Fatal(err)
 	}
 	if err := agent.WriteBeat(Beat{}); err != nil { // under the new key, which the voter's process has not heard of
@@ -294,7 +297,7 @@ func TestB7ANodeAloneOpensWhatAnotherRotated(t *testing.T) {
 	if _, err := va.Host(); err != nil { // reads the heartbeats too
 		t.Fatal(err)
 	}
-	if got := va.head.Load().Newest; got != 2 {
+	if got := va.head.Load().Newest; got != keeper.head.Load().Newest || got == 1 {
 		t.Fatalf("the voter's process uses key %d", got)
 	}
 	if err := a.Append([]byte("new key")); err != nil {
@@ -312,19 +315,22 @@ func TestB7ANodeAloneOpensWhatAnotherRotated(t *testing.T) {
 
 func TestMembersComeAndGo(t *testing.T) {
 	d, dir := memoryDisk(t, "a", "b"), t.TempDir()
-	agent := openDisk(t, d, dir, "a", RoleAgent)
+	agent, keeper := openDisk(t, d, dir, "a", RoleAgent), openDisk(t, d, dir, "a", RoleKeeper)
 	vb := openDisk(t, d, dir, "b", RoleVoter)
 	b := claim(t, vb)
 	if err := b.Append([]byte("one")); err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Change(Change{Add: members("c")}); err != nil {
+	if err := keeper.Change(Change{Add: members("c")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Change(Change{Remove: []string{"b"}}); err == nil || !strings.Contains(err.Error(), "newest claim") {
+	if err := keeper.Change(Change{Remove: []string{"b"}}); err == nil || !strings.Contains(err.Error(), "newest claim") {
 		t.Fatalf("the host was removed: %v", err)
 	}
 	if err := b.HandOver("c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Refresh(); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := agent.Host(); err != nil || h.Next != "c" || !h.Released {
@@ -333,7 +339,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	vc := openDisk(t, d, dir, "c", RoleVoter)
 	c := claim(t, vc)
 	wantRecords(t, c, "one")
-	if err := agent.Change(Change{Remove: []string{"b"}}); err != nil {
+	if err := keeper.Change(Change{Remove: []string{"b"}}); err != nil {
 		t.Fatal(err)
 	}
 	vb.Close()
@@ -345,7 +351,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	}
 	// Many new keys while one member is away: it can still read the header, and its old blocks can still be read.
 	for i := range 20 {
-		err := agent.Change(Change{NewKey: true})
+		err := keeper.Change(Change{NewKey: true})
 		if err != nil && !errors.Is(err, ErrKeyInUse) {
 			t.Fatal(err)
 		}

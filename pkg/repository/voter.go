@@ -292,6 +292,7 @@ func (w *Voter) release(successor uint16) error {
 // beat writes the host heartbeat until the claim is over. Safety does not rest on it.
 func (w *Voter) beat(seq uint64) {
 	defer close(w.halted)
+	looked := time.Now()
 	for {
 		w.mu.Lock()
 		h := hostBeat{ballot: w.limit, tail: w.tail, term: w.term}
@@ -308,6 +309,13 @@ func (w *Voter) beat(seq uint64) {
 			return
 		}
 		w.v.memory.saveSoon()
+		if time.Since(looked) >= headerLook {
+			looked = time.Now()
+			if err := w.v.refreshIfNewer(); err != nil { // this node was removed, or the header went back
+				_ = w.fail(err)
+				return
+			}
+		}
 		t := time.NewTimer(w.v.timings().Host / 4)
 		select {
 		case <-w.done:
