@@ -35,6 +35,7 @@ type leadership struct {
 	voters    lease.Instant                // when the voters were last looked at
 	netsDown  map[string]bool              // networks that are down on all nodes, as last noted; nil: not looked at yet
 	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
+	volume    volumeKeeping
 }
 
 // ledTerm is what a leadership needs of its term: a *consensus.Lead.
@@ -105,6 +106,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 	if now.Sub(led.voters) > time.Second {
 		led.voters = now
 		m.tendVoters(led, view)
+		m.tendVolumeMembers(led, view, now)
 	}
 	if led.proposing || view.Definition == nil {
 		return

@@ -178,6 +178,8 @@ func (m *member) handle(e any) {
 		delete(m.loop.node.probing, e.node)
 	case poisoned:
 		m.gotPoison(e)
+	case volumeKept:
+		m.gotVolumeKept(e)
 	case resetNoted:
 		m.gotResetNoted(e)
 	case reported:

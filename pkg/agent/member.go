@@ -46,6 +46,9 @@ const (
 
 	rpcVerified = "verified"
 
+	rpcIntroduce   = "introduce"
+	rpcKeepMembers = "keep-members"
+
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
 	rpcAudit    = "audit"
@@ -105,6 +108,7 @@ type member struct {
 	disk      diskState
 	repoDown  atomic.Int32 // networks that this node has lost
 	closing   atomic.Bool
+	keeping   atomic.Bool // a change of the volume's list of members is under way
 
 	detMu sync.Mutex
 	det   *detector.Detector
@@ -199,6 +203,8 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcCard, m.serveCard)
 	m.links.Handle(rpcFit, m.serveFit)
 	m.links.Handle(rpcVerified, m.serveVerified)
+	m.links.Handle(rpcIntroduce, m.serveIntroduce)
+	m.links.Handle(rpcKeepMembers, m.serveKeepMembers)
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)

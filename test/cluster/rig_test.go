@@ -70,6 +70,8 @@ type rig struct {
 
 	disk *repositorytest.Disk // the repository volume of two nodes; nil without one
 
+	headersLocked atomic.Bool // no list of members can be written on it
+
 	watch     *watch
 	stopWatch context.CancelFunc
 }
