@@ -218,16 +218,16 @@ func (m *member) otherLeader() string {
 // leaderNode is the node that leads as far as this one knows, "" if none does. The repository voter leads nobody: it is handing over.
 func (m *member) leaderNode() string {
 	leader, _ := m.raft.Leader()
-	if node := nodeOfServer(leader); node != cluster.RepositoryVoter {
-		return node
+	if isRepository(leader) {
+		return ""
 	}
-	return ""
+	return nodeOfServer(leader)
 }
 
-// nodeOfServer is the node's name in a raft server id, as identity.NewRaftID makes them.
+// nodeOfServer is the node's name in a raft server id, as identity.NewRaftID makes them. A repository voter is called by its server id.
 func nodeOfServer(id string) string {
-	if uuid, ok := strings.CutPrefix(id, repositoryPrefix); ok && len(uuid) == 36 {
-		return cluster.RepositoryVoter
+	if isRepository(id) {
+		return id
 	}
 	if i := strings.LastIndexByte(id, '-'); i > 0 {
 		return id[:i]

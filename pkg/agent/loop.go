@@ -256,7 +256,7 @@ func (m *member) tickDetector(now lease.Instant) (news bool) {
 		m.det.Observe(leader, detector.PathRaft, now.Add(-ago))
 	}
 	for id, f := range followers {
-		if f.Contact != 0 && nodeOfServer(id) != cluster.RepositoryVoter {
+		if f.Contact != 0 && !isRepository(id) {
 			m.det.Observe(nodeOfServer(id), detector.PathRaft, f.Contact)
 		}
 	}

@@ -48,6 +48,7 @@ const (
 
 	rpcIntroduce   = "introduce"
 	rpcKeepMembers = "keep-members"
+	rpcLook        = "look-volume"
 
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
@@ -110,6 +111,9 @@ type member struct {
 	closing   atomic.Bool
 	keeping   atomic.Bool // a change of the volume's list of members is under way
 
+	formatting chan struct{} // has one place: a volume is being formatted
+	formatted  *lastFormat   // by who has that place
+
 	detMu sync.Mutex
 	det   *detector.Detector
 
@@ -124,8 +128,8 @@ type member struct {
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m := &member{a: a, opt: &a.opt, log: a.log.With("node", id.Node), id: id, name: id.Node, clock: a.opt.Clock, bootID: a.opt.BootID,
 		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{}),
-		networks: make(chan struct{}, 1)}
-	m.repo.changed = make(chan struct{}, 1)
+		networks: make(chan struct{}, 1), formatting: make(chan struct{}, 1)}
+	m.repo.changed, m.repo.runs = make(chan struct{}, 1), map[string]*voterRun{}
 	m.fencer = m.opt.Fencer
 	m.notify.init()
 	m.disk.init(m.clock.Now())
@@ -205,6 +209,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcVerified, m.serveVerified)
 	m.links.Handle(rpcIntroduce, m.serveIntroduce)
 	m.links.Handle(rpcKeepMembers, m.serveKeepMembers)
+	m.links.Handle(rpcLook, m.serveLook)
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)
@@ -302,7 +307,7 @@ func (m *member) loopAlive() bool {
 
 // heard notes that a node was heard on a path. Any goroutine.
 func (m *member) heard(node string, path detector.Path) {
-	if node == cluster.RepositoryVoter {
+	if isRepository(node) {
 		return
 	}
 	m.detMu.Lock()
@@ -339,7 +344,7 @@ func (m *member) deadmanMode(view *state.State) lease.Mode {
 
 // addressesOf gives a member's addresses for the links, by the newest definition, or by what was learned at the join.
 func (m *member) addressesOf(node string) ([]string, bool) {
-	if node == cluster.RepositoryVoter {
+	if isRepository(node) {
 		return m.voterAddresses()
 	}
 	if d := m.view().Definition; d != nil {
@@ -353,22 +358,27 @@ func (m *member) addressesOf(node string) ([]string, bool) {
 	return addrs, ok
 }
 
-// voterAddresses is where the repository voter may be: on any node. Only its present host accepts.
+// voterAddresses is where a repository voter may be: on any node, at the first port or, while a volume is being replaced, at the second.
+// Only its present host accepts.
 func (m *member) voterAddresses() ([]string, bool) {
-	port := fmt.Sprint(m.opt.Node.VoterPort)
+	ports := voterPorts(m.opt.Node)
 	var out []string
 	if d := m.view().Definition; d != nil {
-		for i := range d.Nodes {
-			out = append(out, dialAddresses(d, &d.Nodes[i], port)...)
+		for _, port := range ports {
+			for i := range d.Nodes {
+				out = append(out, dialAddresses(d, &d.Nodes[i], port)...)
+			}
 		}
 		return out, len(d.Repositories) > 0
 	}
 	// The log is not open yet, or behind: whoever proves to be the voter is one.
 	friends := *m.friends.Load()
-	for _, name := range sortedKeys(friends) {
-		for _, a := range friends[name] {
-			if host, _, err := net.SplitHostPort(a); err == nil {
-				out = append(out, net.JoinHostPort(host, port))
+	for _, port := range ports {
+		for _, name := range sortedKeys(friends) {
+			for _, a := range friends[name] {
+				if host, _, err := net.SplitHostPort(a); err == nil {
+					out = append(out, net.JoinHostPort(host, port))
+				}
 			}
 		}
 	}

@@ -149,6 +149,9 @@ func (a *Agent) firstDefinition(c api.CreateCluster, self string) (*cluster.Defi
 			return nil, problemsError(problems)
 		}
 	}
+	if err := keepVolumeIDs(nil, d); err != nil {
+		return nil, err
+	}
 	if d.Node(self) == nil {
 		return nil, api.Errorf(api.CodeInvalid, "node %q, on which the cluster is founded, is not among its nodes: it goes by its host name, "+
 			"or by name: in %s", self, a.opt.NodeFile)
@@ -462,7 +465,7 @@ func (m *member) voterMembers(view *state.State, servers []consensus.Server) []c
 	repo := repositoryServer(view.Definition)
 	for _, s := range servers {
 		name := nodeOfServer(s.ID)
-		if name == cluster.RepositoryVoter {
+		if isRepository(s.ID) {
 			if s.ID == repo || repo == "" {
 				alive := repo != "" && m.repositoryAlive(s.ID)
 				out = append(out, consensus.Member{ID: s.ID, Voter: s.Voter, Repository: true, Alive: alive, CaughtUp: alive && m.caughtUp(s.ID)})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,8 +135,11 @@ func (m *member) await(ctx context.Context, index uint64) {
 
 // request does what an operator asks for, group by group.
 func (m *member) request(ctx context.Context, who api.Caller, r api.Request) (api.Reply, error) {
-	if r.Op == api.OpFormat {
+	switch r.Op {
+	case api.OpFormat:
 		return m.formatRepository(ctx, who, r)
+	case api.OpReplace:
+		return m.replaceRepository(ctx, who, r)
 	}
 	commands, err := commandsOf(r)
 	if err != nil {
@@ -315,6 +319,9 @@ func (m *member) define(ctx context.Context, who api.Caller, c api.DefinitionCha
 		return api.Reply{}, err
 	}
 	view := m.view()
+	if err := keepVolumeIDs(view.Definition, d); err != nil {
+		return api.Reply{}, err
+	}
 	if err := m.admissible(view, d); err != nil {
 		return api.Reply{}, err
 	}
@@ -347,12 +354,13 @@ func (m *member) admissible(view *state.State, d *cluster.Definition) error {
 	if view.Definition != nil && len(view.Definition.Nodes) > 2 && len(d.Nodes) == 2 && d.Repository() == nil {
 		return api.Errorf(api.CodeRefused, "two nodes need a repository volume that is in use before the third goes: format it first (clmgr format repository)")
 	}
-	if old := repositoryServer(view.Definition); old != "" && len(d.Nodes) == 2 && repositoryServer(d) != old {
-		// Between the old volume's last vote and the new one's first the two nodes decide alone.
-		for _, name := range view.NodeNames() {
-			if n := view.Node(name); n == nil || !n.Alive() {
-				return api.Errorf(api.CodeRefused, "the repository volume in use can only be replaced while both nodes are up, and %s is not: "+
-					"until the new volume votes no failure is survived", name)
+	if len(d.Nodes) == 2 {
+		for _, s := range m.raft.Configuration() {
+			kept := slices.ContainsFunc(d.Repositories, func(r cluster.Repository) bool { return repositoryPrefix+r.UUID == s.ID })
+			if isRepository(s.ID) && s.Voter && !kept {
+				// Its voter needs its device for as long as it votes.
+				return api.Errorf(api.CodeRefused, "the repository volume %s votes: put another one in its place first (clmgr replace repository)",
+					strings.TrimPrefix(s.ID, repositoryPrefix))
 			}
 		}
 	}

@@ -128,7 +128,7 @@ func (m *member) followPersistentIPs(old, fresh *cluster.Definition) {
 // removeStrangers takes servers out of the log whose nodes the definition no longer has.
 func (m *member) removeStrangers(led *leadership, d *cluster.Definition, servers []consensus.Server) bool {
 	for _, s := range servers {
-		if d.Node(nodeOfServer(s.ID)) != nil || s.ID == m.id.RaftID || nodeOfServer(s.ID) == cluster.RepositoryVoter {
+		if d.Node(nodeOfServer(s.ID)) != nil || s.ID == m.id.RaftID || isRepository(s.ID) {
 			continue
 		}
 		if repo := repositoryServer(d); s.Voter && len(d.Nodes) == 2 && repo != "" && !votes(servers, repo) {
@@ -168,7 +168,7 @@ func (m *member) handOver() {
 	followers := m.raft.Followers()
 	for _, s := range m.raft.Configuration() {
 		f := followers[s.ID]
-		if s.Voter && f.LastIndex > best && m.clock.Now().Sub(f.Contact) < time.Second && nodeOfServer(s.ID) != cluster.RepositoryVoter {
+		if s.Voter && f.LastIndex > best && m.clock.Now().Sub(f.Contact) < time.Second && !isRepository(s.ID) {
 			to, best = s.ID, f.LastIndex
 		}
 	}

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +24,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
+	"github.com/holdfast-ha/holdfast/pkg/peer"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -38,13 +42,44 @@ type VoterProc interface {
 }
 
 // repoState is what the agent knows of the repository voter.
+//
+// There is one process for each volume: one usually, and two while a volume is being replaced, because the old one votes until the new
+// one does.
 type repoState struct {
-	changed chan struct{}               // which volume is in use may have changed
-	report  atomic.Pointer[VoterReport] // nil: the process does not run
+	changed chan struct{} // which volumes are in use may have changed
 	known   atomic.Pointer[knownVolume]
 	mu      sync.Mutex
-	proc    VoterProc
-	uuid    string
+	runs    map[string]*voterRun // by the volume's id; only those that run
+}
+
+// A voterRun is one run of a voter's process.
+type voterRun struct {
+	volume cluster.Repository
+	proc   VoterProc
+	report atomic.Pointer[VoterReport] // nil: it has said nothing yet
+}
+
+// running copies the list of the processes.
+func (r *repoState) running() map[string]*voterRun {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.runs)
+}
+
+// reportOf is the newest report of the volume's process on this node; nil: it does not run, or has said nothing.
+func (r *repoState) reportOf(uuid string) *VoterReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if run := r.runs[uuid]; run != nil {
+		return run.report.Load()
+	}
+	return nil
+}
+
+// A voterPacer spaces the starts of one volume's process.
+type voterPacer struct {
+	notBefore time.Time
+	pause     time.Duration
 }
 
 const (
@@ -57,12 +92,12 @@ const (
 	voterEndLimit = 2 * time.Second
 )
 
-// keepVoter keeps the process of the volume in use running, until ctx ends.
+// keepVoter keeps the processes of the volumes that vote running, until ctx ends.
 func (m *member) keepVoter(ctx context.Context) {
 	tick := time.NewTicker(tendInterval)
 	defer tick.Stop()
-	var notBefore, movedAt, downSince time.Time
-	pause := voterPause
+	var movedAt, downSince time.Time
+	pacers := map[string]*voterPacer{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,34 +107,86 @@ func (m *member) keepVoter(ctx context.Context) {
 			tick.Reset(tendInterval)
 		case <-tick.C:
 		}
-		want := m.wantedVolume()
-		m.repo.mu.Lock()
-		running, uuid := m.repo.proc, m.repo.uuid
-		m.repo.mu.Unlock()
-		if running == nil && want == nil {
+		want, running := m.wantedVolumes(), m.repo.running()
+		if len(running) == 0 && len(want) == 0 {
 			tick.Stop() // a cluster without a volume is not woken for it
 			continue
-		}
-		if rep := m.repo.report.Load(); rep != nil && (rep.State == VoterRunning || rep.Host != "") {
-			pause = voterPause
 		}
 		if m.repoDown.Load() == 0 {
 			downSince = time.Time{}
 		} else if downSince.IsZero() {
 			downSince = time.Now()
 		}
-		switch {
-		case running != nil && (want == nil || want.UUID != uuid):
-			running.Stop(voterEndLimit)
-		case m.closing.Load():
-		case running == nil && want != nil && time.Now().After(notBefore):
-			notBefore = time.Now().Add(pause)
-			pause = min(2*pause, voterPauseMax) // until one has something to say of the volume
-			m.beginVoter(ctx, want)
-		case running != nil && !downSince.IsZero() && time.Since(downSince) >= moveWait && time.Since(movedAt) >= moveAgain && m.moveVoter(running):
-			movedAt = time.Now()
+		for uuid, run := range running {
+			if !slices.Contains(want, run.volume) {
+				run.proc.Stop(voterEndLimit)
+				delete(pacers, uuid)
+			}
+		}
+		if m.closing.Load() {
+			continue
+		}
+		for _, v := range want {
+			m.tendVoter(ctx, v, running[v.UUID], pacers)
+		}
+		if downSince.IsZero() || time.Since(downSince) < moveWait || time.Since(movedAt) < moveAgain {
+			continue
+		}
+		for _, run := range running {
+			if m.moveVoter(run) {
+				movedAt = time.Now()
+			}
 		}
 	}
+}
+
+// tendVoter starts the volume's process if it does not run and its pause is over.
+func (m *member) tendVoter(ctx context.Context, v cluster.Repository, run *voterRun, pacers map[string]*voterPacer) {
+	p := pacers[v.UUID]
+	if p == nil {
+		p = &voterPacer{pause: voterPause}
+		pacers[v.UUID] = p
+	}
+	if run != nil {
+		if rep := run.report.Load(); rep != nil && (rep.State == VoterRunning || rep.Host != "") {
+			p.pause = voterPause
+		}
+		return
+	}
+	if time.Now().After(p.notBefore) {
+		p.notBefore = time.Now().Add(p.pause)
+		p.pause = min(2*p.pause, voterPauseMax) // until one has something to say of the volume
+		m.beginVoter(ctx, v)
+	}
+}
+
+// wantedVolumes are the volumes whose voters are to run: that in use, and those that still vote because they are being replaced.
+func (m *member) wantedVolumes() []cluster.Repository {
+	first := m.wantedVolume()
+	if first == nil {
+		return nil
+	}
+	out := []cluster.Repository{*first}
+	var others []cluster.Repository
+	if known := m.repo.known.Load(); known != nil {
+		others = known.Others
+	}
+	if view := m.view(); view.Definition != nil {
+		others = append(slices.Clone(others), formatted(view.Definition)...)
+	}
+	servers := m.raft.Configuration()
+	for _, v := range others {
+		known := slices.ContainsFunc(out, func(o cluster.Repository) bool { return o.UUID == v.UUID })
+		if !known && votes(servers, repositoryPrefix+v.UUID) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// formatted are the volumes of the definition that can be used; the first is the one in use.
+func formatted(d *cluster.Definition) []cluster.Repository {
+	return slices.DeleteFunc(slices.Clone(d.Repositories), func(r cluster.Repository) bool { return r.UUID == "" })
 }
 
 // wantedVolume is the volume in use: by the definition, or, while the log has not brought the newest one that this node has ever
@@ -121,6 +208,8 @@ func (m *member) wantedVolume() *cluster.Repository {
 type knownVolume struct {
 	Version uint64              `json:"version"` // of the definition that said so
 	Volume  *cluster.Repository `json:"volume,omitempty"`
+	// Others are formatted too: one of them may still vote while it is being replaced.
+	Others []cluster.Repository `json:"others,omitempty"`
 }
 
 func volumeFile(dir string) string { return filepath.Join(dir, "volume.json") }
@@ -145,15 +234,14 @@ func (m *member) loadVolume() {
 func (m *member) keepVolume(view *state.State) {
 	defer m.volumeMayHaveChanged()
 	k := knownVolume{Version: view.DefinitionVersion}
-	if p := view.Definition.Repository(); p != nil {
-		volume := *p
-		k.Volume = &volume
+	if all := formatted(view.Definition); len(all) > 0 {
+		k.Volume, k.Others = &all[0], all[1:]
 	}
 	old := m.repo.known.Load()
 	switch {
 	case old == nil && k.Volume == nil, old != nil && old.Version >= k.Version:
 		return
-	case old != nil && (old.Volume == nil) == (k.Volume == nil) && (k.Volume == nil || *old.Volume == *k.Volume):
+	case old != nil && (old.Volume == nil) == (k.Volume == nil) && (k.Volume == nil || *old.Volume == *k.Volume) && slices.Equal(old.Others, k.Others):
 		return
 	}
 	b, err := json.Marshal(k)
@@ -177,14 +265,15 @@ func (m *member) volumeMayHaveChanged() {
 	}
 }
 
-func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
+func (m *member) beginVoter(ctx context.Context, r cluster.Repository) {
 	proc, err := m.opt.StartVoter(ctx, VoterOptions{Node: m.opt.Node, Device: r.Device, UUID: r.UUID, Params: m.params(), Logger: m.a.log})
 	if err != nil {
 		m.log.Error("the repository voter's process cannot be started", "error", err)
 		return
 	}
+	run := &voterRun{volume: r, proc: proc}
 	m.repo.mu.Lock()
-	m.repo.proc, m.repo.uuid = proc, r.UUID
+	m.repo.runs[r.UUID] = run
 	m.repo.mu.Unlock()
 	m.work.Go(func() {
 		host := ""
@@ -192,15 +281,16 @@ func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
 			if rep.Host != "" && rep.Host != host {
 				// The voter has another host: connections to the old one may hang for as long as its timeouts.
 				host = rep.Host
-				m.links.Drop(cluster.RepositoryVoter)
+				m.links.Drop(repositoryPrefix + r.UUID)
 			}
-			m.log.Info("repository voter", "state", rep.State, "host", rep.Host, "text", rep.Text)
-			m.repo.report.Store(&rep)
+			m.log.Info("repository voter", "volume", r.Name, "state", rep.State, "host", rep.Host, "text", rep.Text)
+			run.report.Store(&rep)
 			m.mail.wake()
 		}
-		m.repo.report.Store(nil)
 		m.repo.mu.Lock()
-		m.repo.proc = nil
+		if m.repo.runs[r.UUID] == run {
+			delete(m.repo.runs, r.UUID)
+		}
 		m.repo.mu.Unlock()
 		m.mail.wake()
 	})
@@ -211,8 +301,8 @@ func (m *member) beginVoter(ctx context.Context, r *cluster.Repository) {
 //
 // Only a node that was heard after the loss gets it. The carrier of a direct cable is lost on both sides when one of the two dies: a voter that went
 // to the dead node would leave the living one without a majority, for as long as this one is without its carrier.
-func (m *member) moveVoter(proc VoterProc) (moved bool) {
-	rep := m.repo.report.Load()
+func (m *member) moveVoter(run *voterRun) (moved bool) {
+	rep := run.report.Load()
 	if rep == nil || rep.State != VoterRunning {
 		return false
 	}
@@ -236,7 +326,7 @@ func (m *member) moveVoter(proc VoterProc) (moved bool) {
 		}
 		if lost < down {
 			m.log.Warn("this node has lost networks: the repository voter goes to another", "networks_lost", down, "to", name)
-			proc.HandOver(name)
+			run.proc.HandOver(name)
 			return true
 		}
 	}
@@ -253,12 +343,11 @@ func (m *member) heardLately(name string, now lease.Instant) bool {
 
 // endVoter gives the voter to another node and waits until it runs there, so that the daemon's end costs no vote.
 func (m *member) endVoter() {
-	m.repo.mu.Lock()
-	proc := m.repo.proc
-	m.repo.mu.Unlock()
-	if proc != nil {
-		proc.Stop(voterEndLimit)
+	var all sync.WaitGroup
+	for _, run := range m.repo.running() {
+		all.Go(func() { run.proc.Stop(voterEndLimit) })
 	}
+	all.Wait()
 }
 
 // repositoryServer is the server id of the repository voter, "" without a formatted volume.
@@ -269,8 +358,16 @@ func repositoryServer(d *cluster.Definition) string {
 	return repositoryPrefix + d.Repository().UUID
 }
 
-// repositoryPrefix begins the server id of a repository voter; the volume's id follows.
+// repositoryPrefix begins the server id of a repository voter; the volume's id follows. It is also the name under which the voter speaks,
+// so that two of them are never taken for each other: a leader that counted the answers of one as the other's would commit what only
+// one has stored.
 const repositoryPrefix = "repository-"
+
+// isRepository reports whether a server id, or the name that a connection proves, is a repository voter's.
+func isRepository(id string) bool {
+	uuid, ok := strings.CutPrefix(id, repositoryPrefix)
+	return ok && len(uuid) == 36
+}
 
 // repositoryAlive is whether the voter answers, as far as this node knows.
 func (m *member) repositoryAlive(server string) bool {
@@ -278,27 +375,30 @@ func (m *member) repositoryAlive(server string) bool {
 		f := m.raft.Followers()[server]
 		return f.Contact != 0 && m.clock.Now().Sub(f.Contact) < time.Second
 	}
-	rep := m.repo.report.Load()
+	rep := m.repo.reportOf(strings.TrimPrefix(server, repositoryPrefix))
 	return rep != nil && rep.Host != ""
 }
 
 // tendRepository makes the volume in use a member of the log, and an older one none. It reports whether it has begun a change.
 func (m *member) tendRepository(led *leadership, d *cluster.Definition, servers []consensus.Server) bool {
 	want := repositoryServer(d)
-	voting, present, oldVotes := false, false, false
+	voting, present, oldVotes, nodes := false, false, false, 0
 	var old string
 	for _, s := range servers {
+		if s.Voter && !isRepository(s.ID) {
+			nodes++
+		}
 		switch {
 		case s.ID == want:
 			present, voting = true, s.Voter
-		case nodeOfServer(s.ID) == cluster.RepositoryVoter:
+		case isRepository(s.ID):
 			old, oldVotes = s.ID, s.Voter
 		}
 	}
 	switch {
 	case want != "" && !present:
 		m.changeServers(led, "add the repository voter to the log", func(ctx context.Context) error { return m.raft.AddNonvoter(ctx, want) })
-	case old != "" && (voting || !oldVotes): // a vote is not taken before another is there, whatever the definition says
+	case old != "" && (voting || !oldVotes || nodes >= 3): // a vote is not taken before another is there, whatever the definition says
 		m.changeServers(led, "remove an older repository voter from the log", func(ctx context.Context) error { return m.raft.Remove(ctx, old) })
 	case old != "" && m.caughtUp(want):
 		// The new volume votes before the old one is let go: live replacement.
@@ -333,24 +433,40 @@ func (m *member) changeServers(led *leadership, what string, change func(context
 // serveCard gives this node's certificate, to which the volume's key is sealed.
 func (m *member) serveCard(context.Context, string, []byte) ([]byte, error) { return m.id.Card(), nil }
 
-// formatRepository formats a volume of the definition and writes its new id there.
+// lastFormat is the newest volume that this node has formatted, for a request that comes again.
+type lastFormat struct {
+	id    string
+	reply api.Reply
+}
+
+// formatRepository formats a volume of the definition and writes its new id there. One at a time: of two, the second would overwrite
+// the volume whose id the first has committed. A request that comes again, because its answer was late, gets the first one's answer.
+//
+// What this does not close: a leader that is deposed between the check and the end of the write, while its successor formats the same
+// device. It costs the volume, which then has another id than the definition says and is not used; it never costs more, because a
+// volume of another id is another voter.
 func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Request) (api.Reply, error) {
+	select {
+	case m.formatting <- struct{}{}:
+		defer func() { <-m.formatting }()
+	case <-ctx.Done():
+		return api.Reply{}, api.Errorf(api.CodeUncertain, "another repository is being formatted, and this one waited for it: ask again")
+	}
+	if last := m.formatted; last != nil && r.ID != "" && last.id == r.ID {
+		return last.reply, nil
+	}
 	view := m.view()
 	if view.Definition == nil {
 		return api.Reply{}, api.Errorf(api.CodeNotConfigured, "the cluster has no definition yet")
 	}
 	d := view.Definition.Clone()
-	var repo *cluster.Repository
-	for i := range d.Repositories {
-		if d.Repositories[i].Name == r.Repository {
-			repo = &d.Repositories[i]
-		}
-	}
+	repo := repositoryOf(d, r.Repository)
 	switch {
 	case repo == nil:
 		return api.Reply{}, api.Errorf(api.CodeNotFound, "no repository %q in the definition", r.Repository)
 	case repo.UUID != "":
-		return api.Reply{Refused: "repository " + repo.Name + " is formatted already (" + repo.UUID + "): add another one, which takes its place"}, nil
+		return api.Reply{Refused: "repository " + repo.Name + " is formatted already (" + repo.UUID + "). To use another device in its place: clmgr add " +
+			"repository, clmgr format repository, clmgr replace repository"}, nil
 	}
 	members := []repository.Member{}
 	for i := range d.Nodes {
@@ -362,6 +478,13 @@ func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Req
 			}
 		}
 		members = append(members, repository.Member{Name: d.Nodes[i].Name, Card: card})
+	}
+	led := m.leading()
+	if led == nil {
+		return api.Reply{}, consensus.ErrNotLeader
+	}
+	if err := led.confirm(ctx); err != nil { // nothing is destroyed for a leader that was deposed without noticing
+		return api.Reply{}, fmt.Errorf("format the repository: this node could not make sure that it leads, nothing was done: %w", err)
 	}
 	uuid, err := m.opt.FormatVolume(repository.FormatOptions{Path: repo.Device, Cluster: m.id.ClusterUUID, Node: m.name, Members: members,
 		Authority: m.id, Timings: repository.TimingsFor(m.params().HostTimeout), Force: r.Overwrite,
@@ -377,8 +500,141 @@ func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Req
 	if err != nil {
 		return api.Reply{}, err
 	}
+	reply := api.Reply{Index: res.Index, Refused: res.Refused, DefinitionVersion: m.view().DefinitionVersion,
+		Sentence: fmt.Sprintf("repository %s (%s) is formatted on node %s: %s", repo.Name, repo.Device, m.name, repo.UUID)}
+	if used := d.Repository(); used.UUID != repo.UUID {
+		reply.Sentence += fmt.Sprintf("; %s stays in use until clmgr replace repository %s", used.Name, repo.Name)
+	}
+	if res.Refused == "" {
+		m.formatted = &lastFormat{r.ID, reply}
+	}
+	return reply, nil
+}
+
+func repositoryOf(d *cluster.Definition, name string) *cluster.Repository {
+	for i := range d.Repositories {
+		if d.Repositories[i].Name == name {
+			return &d.Repositories[i]
+		}
+	}
+	return nil
+}
+
+// replaceRepository puts another formatted volume to use: it moves to the front of the definition's list. The leader then gives it the
+// vote, and takes that of the one before only when it has it (tendRepository); until then both are voters' stores with a process each.
+// A cluster that has lost its volume can do it too, as long as both nodes are there: their two votes are enough for each step.
+func (m *member) replaceRepository(ctx context.Context, who api.Caller, r api.Request) (api.Reply, error) {
+	view := m.view()
+	if view.Definition == nil {
+		return api.Reply{}, api.Errorf(api.CodeNotConfigured, "the cluster has no definition yet")
+	}
+	d := view.Definition.Clone()
+	used := d.Repository()
+	if used == nil {
+		return api.Reply{Refused: "no repository volume is in use: clmgr format repository puts the first one to use"}, nil
+	}
+	fresh := repositoryOf(d, r.Repository)
+	if all := formatted(d); r.Repository == "" && len(all) > 1 {
+		fresh = repositoryOf(d, all[1].Name)
+	}
+	switch {
+	case fresh == nil && r.Repository != "":
+		return api.Reply{}, api.Errorf(api.CodeNotFound, "no repository %q in the definition: clmgr add repository %s DEVICE=..., then clmgr format repository %s",
+			r.Repository, r.Repository, r.Repository)
+	case fresh == nil:
+		return api.Reply{Refused: "there is no other formatted repository to take the place of " + used.Name +
+			": clmgr add repository NAME DEVICE=..., then clmgr format repository NAME"}, nil
+	case fresh.UUID == "":
+		return api.Reply{Refused: "repository " + fresh.Name + " is not formatted: clmgr format repository " + fresh.Name + " (what is on its device is lost)"}, nil
+	case fresh.UUID == used.UUID:
+		return api.Reply{Already: true, Index: view.Index, DefinitionVersion: view.DefinitionVersion,
+			Sentence: "repository " + used.Name + " is the one in use"}, nil
+	}
+	chosen := *fresh
+	if why := m.cannotReach(ctx, view, chosen); why != "" && !r.Force {
+		return api.Reply{Refused: why}, nil
+	}
+	d.Repositories = slices.DeleteFunc(d.Repositories, func(o cluster.Repository) bool { return o.UUID == chosen.UUID })
+	d.Repositories = append([]cluster.Repository{chosen}, d.Repositories...)
+	res, err := m.commit(ctx, &state.Command{ID: r.ID, By: who.String(), SetDefinition: &state.SetDefinition{Base: view.DefinitionVersion, Definition: d}})
+	if err != nil {
+		return api.Reply{}, err
+	}
 	return api.Reply{Index: res.Index, Refused: res.Refused, DefinitionVersion: m.view().DefinitionVersion,
-		Sentence: fmt.Sprintf("repository %s (%s) is formatted on node %s: %s", repo.Name, repo.Device, m.name, repo.UUID)}, nil
+		Sentence: fmt.Sprintf("repository %s (%s) takes the place of %s", chosen.Name, chosen.Device, used.Name)}, nil
+}
+
+// cannotReach asks each node that is up whether it can open the volume; the answer is the first that cannot, in a sentence.
+func (m *member) cannotReach(ctx context.Context, view *state.State, v cluster.Repository) string {
+	body, err := json.Marshal(volumeLook{Device: v.Device, UUID: v.UUID})
+	if err != nil {
+		return err.Error()
+	}
+	for i := range view.Definition.Nodes {
+		name := view.Definition.Nodes[i].Name
+		if !view.Node(name).Alive() {
+			continue
+		}
+		if name == m.name {
+			_, err = m.serveLook(ctx, m.name, body)
+		} else {
+			_, err = m.links.Call(ctx, name, rpcLook, body)
+		}
+		if err != nil && !errors.Is(err, peer.ErrUnknownMethod) {
+			return fmt.Sprintf("node %s cannot use repository %s: %v; the volume in use stays (-f replaces it all the same)", name, v.Name, err)
+		}
+	}
+	return ""
+}
+
+// A volumeLook asks whether a node can open a volume.
+type volumeLook struct {
+	Device string `json:"device"`
+	UUID   string `json:"uuid"`
+}
+
+func (m *member) serveLook(ctx context.Context, _ string, body []byte) ([]byte, error) {
+	var l volumeLook
+	if err := json.Unmarshal(body, &l); err != nil {
+		return nil, errors.New("the question cannot be read")
+	}
+	done := make(chan error, 1)
+	go func() { // apart: opening a file of a server that is gone can hang for ever
+		vol, err := m.opt.OpenVolume(repository.Options{Path: l.Device, Cluster: m.id.ClusterUUID, Node: m.name, Authority: m.id,
+			Role: repository.RoleReader, Lab: m.opt.Node.Deadman.Backend == config.BackendLab})
+		if err == nil {
+			if got := vol.UUID().String(); got != l.UUID {
+				err = fmt.Errorf("the volume %s has the id %s, the definition says %s", l.Device, got, l.UUID)
+			}
+			err = errors.Join(err, vol.Close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return nil, err
+	case <-ctx.Done():
+		return nil, errors.New("the device does not answer")
+	}
+}
+
+// keepVolumeIDs fills in the ids of the volumes that a new definition takes over, and refuses any other: an id comes from formatting
+// and is part of a voter's name; one that was made up would put a volume to use that nobody has formatted for this cluster.
+func keepVolumeIDs(old, d *cluster.Definition) error {
+	for i := range d.Repositories {
+		r := &d.Repositories[i]
+		var was *cluster.Repository
+		if old != nil {
+			was = repositoryOf(old, r.Name)
+		}
+		switch {
+		case was != nil && r.UUID == "" && was.Device == r.Device:
+			r.UUID = was.UUID
+		case r.UUID != "" && (was == nil || was.UUID != r.UUID):
+			return api.Errorf(api.CodeRefused, "repository %s: its UUID %s cannot be set: clmgr format repository writes it. Leave uuid out", r.Name, r.UUID)
+		}
+	}
+	return nil
 }
 
 // The real process.

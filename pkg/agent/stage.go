@@ -36,7 +36,15 @@ func (m *member) sync(ctx context.Context, who api.Caller, r api.StagedRequest) 
 		return api.Reply{Already: true, Index: view.Index, DefinitionVersion: view.DefinitionVersion, Sentence: "nothing is staged"}, nil
 	}
 	if view.Staged != nil {
-		if err := m.admissible(view, view.Staged.Definition); err != nil {
+		// A volume that was formatted meanwhile is not in what was staged before, and one that was replaced still is.
+		fresh := view.Staged.Definition.Clone()
+		if err := keepVolumeIDs(view.Definition, fresh); err != nil {
+			return api.Reply{}, err
+		}
+		if !fresh.Equal(view.Staged.Definition) {
+			return api.Reply{}, api.Errorf(api.CodeConflict, "a repository was formatted since the changes were staged: undo them, and make them again")
+		}
+		if err := m.admissible(view, fresh); err != nil {
 			return api.Reply{}, err
 		}
 	}

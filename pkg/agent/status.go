@@ -93,7 +93,7 @@ func (m *member) repositoryStatus(view *state.State) *api.Repository {
 	for _, s := range m.raft.Configuration() {
 		r.Voter = r.Voter || s.ID == server && s.Voter
 	}
-	rep := m.repo.report.Load()
+	rep := m.repo.reportOf(def.UUID)
 	if rep != nil {
 		r.Host = rep.Host
 	}
@@ -125,7 +125,7 @@ func (m *member) quorum(view *state.State, c *api.Cluster) api.Quorum {
 			continue
 		}
 		q.Voters++
-		if nodeOfServer(s.ID) == cluster.RepositoryVoter {
+		if isRepository(s.ID) {
 			if m.repositoryAlive(s.ID) {
 				q.Alive++
 			}

@@ -13,9 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
-	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
 	"github.com/holdfast-ha/holdfast/pkg/deadman"
@@ -243,7 +243,7 @@ func (p *voterProcess) watchHost(ctx context.Context) {
 
 // openLinks makes the voter's own end of the links, under an identity of its own: it speaks as the repository voter, wherever it runs.
 func (p *voterProcess) openLinks(fsm *fsm) (*peer.Peer, error) {
-	own, err := p.id.As(cluster.RepositoryVoter, p.vol.ServerID())
+	own, err := p.id.As(p.vol.ServerID(), p.vol.ServerID())
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +252,7 @@ func (p *voterProcess) openLinks(fsm *fsm) (*peer.Peer, error) {
 		p.log.Warn("the list of members cannot be read: it will be learned from the log", "error", err)
 	}
 	port := fmt.Sprint(p.Node.Port)
-	cfg := peer.Config{Identity: own, ListenAddrs: voterAddrs(p.Node), Logger: p.log, Members: func(node string) ([]string, bool) {
+	cfg := peer.Config{Identity: own, Logger: p.log, Members: func(node string) ([]string, bool) {
 		if d := fsm.newest.Load().Definition; d != nil {
 			n := d.Node(node)
 			if n == nil {
@@ -266,12 +266,24 @@ func (p *voterProcess) openLinks(fsm *fsm) (*peer.Peer, error) {
 	if p.Network != nil {
 		cfg.Dial, cfg.Listen = p.Network.Dial, p.Network.Listen
 	}
-	return peer.New(cfg)
+	// Of two voters on one node, while a volume is being replaced, the second takes the second port.
+	for _, port := range voterPorts(p.Node) {
+		var links *peer.Peer
+		cfg.ListenAddrs = voterAddrs(p.Node, port)
+		if links, err = peer.New(cfg); err == nil || !errors.Is(err, syscall.EADDRINUSE) {
+			return links, err
+		}
+	}
+	return nil, err
+}
+
+// voterPorts are the ports of repository voters, the same on all nodes.
+func voterPorts(n *config.Node) []string {
+	return []string{fmt.Sprint(n.VoterPort), fmt.Sprint(n.VoterPort + 1)}
 }
 
 // voterAddrs is where a voter on this node listens: as the agent, on a port of its own.
-func voterAddrs(n *config.Node) []string {
-	port := fmt.Sprint(n.VoterPort)
+func voterAddrs(n *config.Node, port string) []string {
 	if len(n.Listen) == 0 {
 		return []string{net.JoinHostPort("", port)}
 	}

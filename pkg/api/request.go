@@ -7,25 +7,26 @@ type Op string
 
 // The operations.
 const (
-	OpStart         Op = "start"             // cluster services on Nodes (none: all)
-	OpStop          Op = "stop"              // likewise; Manage says what becomes of the groups
-	OpOnline        Op = "online"            // Groups on Node (none: by policy)
-	OpOffline       Op = "offline"           // Groups on Node (none: everywhere)
-	OpMove          Op = "move"              // Groups to Node
-	OpUnsetPriority Op = "unset-priority"    // forget the operator's placement of Groups
-	OpClear         Op = "clear"             // ERROR, marks and recovery chain of Groups; or the quarantine of Node
-	OpSuspend       Op = "suspend"           // per-group maintenance: Groups are watched, not touched
-	OpResume        Op = "resume"            //
-	OpUnmanage      Op = "unmanage"          // Groups run on, outside the cluster's care
-	OpManage        Op = "manage"            // the cluster takes Groups back: adopts or starts them
-	OpConfirmDown   Op = "confirm-node-down" // the operator's word that Node is dead
-	OpFormat        Op = "format-repository" // makes the repository volume Repository; destroys what is on its device
+	OpStart         Op = "start"              // cluster services on Nodes (none: all)
+	OpStop          Op = "stop"               // likewise; Manage says what becomes of the groups
+	OpOnline        Op = "online"             // Groups on Node (none: by policy)
+	OpOffline       Op = "offline"            // Groups on Node (none: everywhere)
+	OpMove          Op = "move"               // Groups to Node
+	OpUnsetPriority Op = "unset-priority"     // forget the operator's placement of Groups
+	OpClear         Op = "clear"              // ERROR, marks and recovery chain of Groups; or the quarantine of Node
+	OpSuspend       Op = "suspend"            // per-group maintenance: Groups are watched, not touched
+	OpResume        Op = "resume"             //
+	OpUnmanage      Op = "unmanage"           // Groups run on, outside the cluster's care
+	OpManage        Op = "manage"             // the cluster takes Groups back: adopts or starts them
+	OpConfirmDown   Op = "confirm-node-down"  // the operator's word that Node is dead
+	OpReplace       Op = "replace-repository" // puts the formatted volume Repository (none: the next one) to use in place of that in use
+	OpFormat        Op = "format-repository"  // makes the repository volume Repository; destroys what is on its device
 )
 
 // Role is what the operation needs.
 func (o Op) Role() Role {
 	switch o {
-	case OpConfirmDown, OpFormat:
+	case OpConfirmDown, OpFormat, OpReplace:
 		return RoleAdmin
 	case OpStart, OpStop, OpOnline, OpOffline, OpMove, OpUnsetPriority, OpClear, OpSuspend, OpResume,
 		OpUnmanage, OpManage:
@@ -59,7 +60,7 @@ type Request struct {
 	Manage    string   `json:"manage,omitempty"`
 	Placement string   `json:"placement,omitempty"` // with OpStart
 	Force     bool     `json:"force,omitempty"`
-	// Repository and Overwrite are for OpFormat: the volume's name in the definition, and whether a device that holds something
+	// Repository and Overwrite are for OpFormat, and Repository for OpReplace: the volume's name in the definition, and whether a device that holds something
 	// else is formatted too.
 	Repository string `json:"repository,omitempty"`
 	Overwrite  bool   `json:"overwrite,omitempty"`

@@ -202,6 +202,11 @@ func init() {
 			{class: "repository", aliases: []string{"rp", "repo"}, usage: "NAME [OVERWRITE=yes]", names: namesOne, run: formatRepository,
 				doc:   "format the device of the repository NAME, which add repository has named, and put it to use. What is on it is lost (needs -f)",
 				attrs: []argument{{"OVERWRITE", "yes", "format a device that holds a file system, a partition table or another volume, too"}, timeoutAttr}}}},
+		{name: "replace", aliases: []string{"rep", "switch", "swap"}, doc: "put another one in its place", operations: []operation{
+			{class: "repository", aliases: []string{"rp", "repo"}, usage: "[NAME]", names: namesOptional, run: replaceRepository,
+				doc: "put the formatted repository NAME (default: the next one) to use in place of the one in use, while the cluster runs. The one " +
+					"before votes until the new one does, and then leaves the definition; should its device come back, nothing uses it",
+				attrs: []argument{timeoutAttr}}}},
 		{name: "join", doc: "join a cluster", operations: []operation{
 			{class: "cluster", usage: "TOKEN=token|- [ADDRESS=host:port,...]", names: namesNone, run: joinCluster, doc: "make this node a member",
 				attrs: []argument{{"TOKEN", "token", "from clmgr add node; '-' reads it from standard input"}, {"TOKEN_FILE", "path", "the file that holds it"},

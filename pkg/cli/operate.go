@@ -680,6 +680,57 @@ func formatRepository(ctx context.Context, s *session, t *target) error {
 	})
 }
 
+// replaceRepository puts another formatted volume to use, waits until it votes where a vote is due, and then takes the one before out of
+// the definition.
+func replaceRepository(ctx context.Context, s *session, t *target) error {
+	r := api.Request{ID: client.NewID(), Op: api.OpReplace, Repository: t.name(), Force: s.force}
+	st, err := s.look(ctx, nil, nil)
+	if err != nil {
+		return err
+	}
+	what, before := strings.TrimSpace("replace repository "+t.name()), ""
+	if st.Cluster.Repository != nil {
+		before = st.Cluster.Repository.Name
+	}
+	reply, err := send(ctx, s, what, func(ctx context.Context) (api.Reply, error) { return s.client.Do(ctx, r) })
+	if err != nil {
+		return err
+	}
+	done := reply.Sentence
+	if reply.Refused == "" && !reply.Already && !s.noWait {
+		st, err := s.await(ctx, what, reply, goal{missing: func(st *api.Status) []string {
+			if now := st.Cluster.Repository; now == nil || now.Name == before {
+				return []string{"this node does not know the new volume yet"}
+			}
+			return voteMissing(st)
+		}, failed: func(*api.Status) string { return "" }})
+		if err != nil {
+			return err
+		}
+		left, err := s.dropRepository(ctx, what, before)
+		if err != nil {
+			return err
+		}
+		done = reply.Sentence + "; " + st.Cluster.Repository.Sentence + left
+	}
+	return s.finish(ctx, what, reply, goal{done: func(*api.Status) string { return done }})
+}
+
+// dropRepository takes a volume that is not in use any more out of the definition. left says so.
+func (s *session) dropRepository(ctx context.Context, what, name string) (left string, err error) {
+	was := s.live
+	s.live = true // also where changes are staged: it is the end of what has just been done
+	defer func() { s.live = was }()
+	_, err = s.edit(ctx, what, func(d *cluster.Definition) error {
+		d.Repositories = slices.DeleteFunc(d.Repositories, func(r cluster.Repository) bool { return r.Name == name })
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("%s: the new volume is in use; %s is still in the definition and can be deleted: %w", what, name, err)
+	}
+	return "; " + name + " is not in the definition any more", nil
+}
+
 // voteMissing waits for the repository's vote where it is due: two nodes run.
 func voteMissing(st *api.Status) []string {
 	running := 0

@@ -718,6 +718,6 @@ func repositoryClass() Class {
 		func(d *Definition) *[]F { return &d.Repositories }, func(f *F) *string { return &f.Name },
 		text(Attribute{Name: "DEVICE", Kind: KindPath, Required: true, Doc: "absolute path of the file or raw device, the same on all nodes"},
 			func(f *F) *string { return &f.Device }),
-		text(Attribute{Name: "UUID", Doc: "of the volume's format; written by clmgr format repository"}, func(f *F) *string { return &f.UUID }),
+		text(Attribute{Name: "UUID", ReadOnly: true, Doc: "of the volume's format; written by clmgr format repository"}, func(f *F) *string { return &f.UUID }),
 	)
 }

@@ -242,7 +242,8 @@ type Repository struct {
 	UUID string `json:"uuid,omitempty"`
 }
 
-// RepositoryVoter is the name under which the repository voter speaks to the nodes. No node may be called so.
+// RepositoryVoter is what the repository voter is called where it stands beside nodes. No node may be called so, nor as a repository
+// voter's server id, under which it speaks to the nodes: repository- and the volume's id.
 const RepositoryVoter = "repository-voter"
 
 // Repository is the volume in use, nil if there is none that is formatted.

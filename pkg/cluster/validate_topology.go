@@ -412,8 +412,10 @@ func (v *validator) repositories() {
 		}
 	}
 	for i := range v.d.Nodes {
-		if v.d.Nodes[i].Name == RepositoryVoter {
-			v.add(fmt.Sprintf("nodes[%d].name", i), "another name", "the repository voter is called %s", RepositoryVoter)
+		name := v.d.Nodes[i].Name
+		uuid, prefixed := strings.CutPrefix(name, "repository-")
+		if name == RepositoryVoter || prefixed && isUUID(uuid) {
+			v.add(fmt.Sprintf("nodes[%d].name", i), "another name", "a repository voter is called %s", name)
 		}
 	}
 }

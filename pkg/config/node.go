@@ -32,7 +32,8 @@ type Node struct {
 	Port     int    `json:"port"`      // TCP, between agents; default 6191
 	// GossipPort is used over TCP and UDP; default 6192.
 	GossipPort int `json:"gossip_port"`
-	// VoterPort is the TCP port of the repository voter, on whichever node it runs; default 6194, the same on all nodes.
+	// VoterPort is the TCP port of the repository voter, on whichever node it runs; default 6194, the same on all nodes. While a
+	// repository volume is being replaced the new one's voter may use the port after it.
 	VoterPort int `json:"voter_port"`
 	// Metrics is the address of the metrics' listener, default 127.0.0.1:6193; "off" in the file, empty here: none.
 	Metrics string `json:"metrics"`
@@ -191,13 +192,15 @@ func (n *Node) validate() []cluster.Problem {
 	for _, p := range []struct {
 		key  string
 		port int
-	}{{"port", n.Port}, {"gossip_port", n.GossipPort}, {"voter_port", n.VoterPort}} {
+	}{{"port", n.Port}, {"gossip_port", n.GossipPort}, {"voter_port", n.VoterPort}, {"voter_port", n.VoterPort + 1}} {
 		if p.port < 1 || p.port > 65535 {
 			bad(p.key, "1 to 65535", "the port %d cannot be used", p.port)
 		}
 	}
-	if n.VoterPort == n.Port || n.VoterPort == n.GossipPort {
-		bad("voter_port", "a port of its own", "the port %d is another one's already", n.VoterPort)
+	for _, p := range []int{n.VoterPort, n.VoterPort + 1} {
+		if p == n.Port || p == n.GossipPort {
+			bad("voter_port", "a port of its own, and the one after it", "the port %d is another one's already", p)
+		}
 	}
 	for _, a := range []struct {
 		key  string
@@ -244,7 +247,7 @@ func (n *Node) validateMetrics(bad func(path, want, format string, args ...any))
 	if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" {
 		bad("metrics", want, "%q is not an IP address", host)
 	}
-	if p == n.Port || p == n.GossipPort || p == n.VoterPort {
+	if p == n.Port || p == n.GossipPort || p == n.VoterPort || p == n.VoterPort+1 {
 		bad("metrics", "a port of its own", "the port %d is used by the agents already", p)
 	}
 }

@@ -58,13 +58,13 @@ type memory struct {
 
 const maxMemory = 64 << 10
 
-// openMemory takes the role's lock and reads what was remembered of this volume. Marks of another volume are put aside: a
-// volume that was formatted anew begins anew.
+// openMemory takes the role's lock for the volume and reads what was remembered of it. Each volume has files of its own: while one is
+// being replaced a node uses two, and a volume that was formatted anew begins anew.
 func openMemory(dir, role string, volume UUID) (*memory, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the volume's marks: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "volume-"+role+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(dir, "volume-"+role+"-"+volume.String()+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of the volume: %w", err)
 	}
@@ -72,7 +72,7 @@ func openMemory(dir, role string, volume UUID) (*memory, error) {
 		lock.Close()
 		return nil, fmt.Errorf("take the lock of the volume: %w", err)
 	}
-	y := &memory{lock: lock, path: filepath.Join(dir, "volume-"+role+".json")}
+	y := &memory{lock: lock, path: filepath.Join(dir, "volume-"+role+"-"+volume.String()+".json")}
 	if err := y.load(volume); err != nil {
 		lock.Close()
 		return nil, err

@@ -70,7 +70,11 @@ type rig struct {
 
 	disk *repositorytest.Disk // the repository volume of two nodes; nil without one
 
-	headersLocked atomic.Bool // no list of members can be written on it
+	headersLocked atomic.Bool          // no list of members can be written on it
+	spare         *repositorytest.Disk // another one, at spareDevice
+	lost          sync.Map             // devices that nobody reaches
+	formats       atomic.Int32
+	slowFormat    time.Duration
 
 	watch     *watch
 	stopWatch context.CancelFunc

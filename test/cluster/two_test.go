@@ -79,15 +79,19 @@ func (p *process) startVoter(_ context.Context, o agent.VoterOptions) (agent.Vot
 		v.kill()
 	}
 	o.Open = func(ro repository.Options) (*repository.Volume, error) {
-		h := p.m.r.disk.Open()
+		disk := p.m.r.diskAt(ro.Path)
+		h := disk.Open()
 		h.Before = func(write bool, _ int64, _ int) error {
 			if v.dead.Load() || p.ended.Load() {
 				return errEnded
 			}
 			p.m.voterIO.add(write)
-			return p.m.diskFault(write)
+			if err := p.m.diskFault(write); err != nil {
+				return err
+			}
+			return p.m.r.reachable(ro.Path)
 		}
-		ro.Device, ro.Size = h, p.m.r.disk.Size()
+		ro.Device, ro.Size = h, disk.Size()
 		return repository.Open(ro)
 	}
 	p.mu.Lock()
@@ -109,10 +113,17 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 	if p.ended.Load() {
 		return nil, errEnded
 	}
-	h := p.m.r.disk.Open()
+	disk := p.m.r.diskAt(o.Path)
+	h := disk.Open()
 	h.Before = func(write bool, off int64, _ int) error {
 		if p.ended.Load() {
 			return errEnded
+		}
+		if write && o.Role == repository.RoleKeeper && p.m.r.headersLocked.Load() {
+			return errors.New("the disk takes no header")
+		}
+		if err := p.m.r.reachable(o.Path); err != nil {
+			return err
 		}
 		p.m.agentIO.add(write)
 		if err := p.m.diskFault(write); err != nil {
@@ -123,7 +134,7 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 		}
 		return nil
 	}
-	o.Device, o.Size = h, p.m.r.disk.Size()
+	o.Device, o.Size = h, disk.Size()
 	return repository.Open(o)
 }
 
@@ -136,7 +147,12 @@ const (
 var errBlind = errors.New("this node's agent does not reach the disk")
 
 func (r *rig) formatVolume(o repository.FormatOptions) (repository.UUID, error) {
-	o.Device, o.Size, o.Lab = r.disk.Open(), r.disk.Size(), true
+	r.formats.Add(1)
+	if r.slowFormat > 0 {
+		time.Sleep(r.slowFormat)
+	}
+	disk := r.diskAt(o.Path)
+	o.Device, o.Size, o.Lab = disk.Open(), disk.Size(), true
 	return repository.Format(o)
 }
 
