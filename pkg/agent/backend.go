@@ -311,8 +311,12 @@ func (a *Agent) Health() api.Health {
 	if !m.loopAlive() {
 		problem("the daemon's loop makes no progress")
 	}
-	if s := m.status(); s.Cluster.Stale() {
+	s := m.status()
+	if s.Cluster.Stale() {
 		problem("nothing was heard of a leader for longer than the soft lease")
+	}
+	if s.Cluster.Quorum.Risk != "" {
+		h.Problems = append(h.Problems, s.Cluster.Quorum.Risk)
 	}
 	h.Problems = append(h.Problems, m.local.Load().warnings...)
 	return h

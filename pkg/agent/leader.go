@@ -36,6 +36,7 @@ type leadership struct {
 	netsDown  map[string]bool              // networks that are down on all nodes, as last noted; nil: not looked at yet
 	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
 	volume    volumeKeeping
+	risk      riskTold
 }
 
 // ledTerm is what a leadership needs of its term: a *consensus.Lead.
@@ -107,6 +108,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 		led.voters = now
 		m.tendVoters(led, view)
 		m.tendVolumeMembers(led, view, now)
+		m.tendRisk(led, view, now)
 	}
 	if led.proposing || view.Definition == nil {
 		return

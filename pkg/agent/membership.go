@@ -85,6 +85,10 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 	}
 	reply.Index = m.view().Index
 	reply.DefinitionVersion = m.view().DefinitionVersion
+	if len(d.Nodes) == 2 && d.Repository() == nil {
+		reply.Warnings = append(reply.Warnings, fmt.Sprintf("when the other node has joined, format the repository volume: clmgr format repository %s. "+
+			"Until then node %s votes alone, and its loss stops the cluster", d.Repositories[0].Name, name))
+	}
 	return reply, nil
 }
 

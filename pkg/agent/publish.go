@@ -78,6 +78,10 @@ func (m *member) sample() metrics.Sample {
 	out := metrics.Sample{Raft: &metrics.Raft{Term: st.Term, LastIndex: st.LastIndex, CommitIndex: st.CommitIndex,
 		AppliedIndex: st.AppliedIndex, SnapshotIndex: st.SnapshotIndex, Voter: st.Voter, Voters: st.Voters, Servers: st.Servers,
 		StoreCalls: st.StoreCalls, SlowestStoreCall: st.SlowestStoreCall, Rounds: st.Rounds, RoundsFailed: st.RoundsFailed}}
+	cl := m.clusterStatus(view, loc, wall)
+	if out.Raft.Spare = cl.Quorum.Alive - cl.Quorum.Needed; !cl.Quorum.Have {
+		out.Raft.Spare = -1
+	}
 	now := m.clock.Now()
 	for _, name := range view.NodeNames() {
 		node := metrics.Node{Name: name, Up: view.Node(name).Up(), Silence: -1}

@@ -79,6 +79,9 @@ func (m *member) clusterStatus(view *state.State, loc *local, now time.Time) api
 		c.AgeSeconds = &age
 	}
 	c.Quorum = m.quorum(view, &c)
+	if c.Quorum.Risk = m.voteRisk(view, c.Quorum); c.Quorum.Risk != "" {
+		c.Warnings = append(c.Warnings, c.Quorum.Risk)
+	}
 	c.Repository = m.repositoryStatus(view)
 	return c
 }

@@ -167,6 +167,8 @@ type Quorum struct {
 	Needed   int    `json:"needed"`
 	Alive    int    `json:"alive"`              // voters that answer, as far as this node knows
 	Sentence string `json:"sentence,omitempty"` // as "one more failure is survived"
+	// Risk says, where the cluster is laid out to survive a failure and would not now, which vote is missing and what to do about it.
+	Risk string `json:"risk,omitempty"`
 }
 
 // A Node is one member.

@@ -56,6 +56,9 @@ func addCluster(ctx context.Context, s *session, t *target) error {
 	if s.form == formJSON {
 		return writeJSON(s.out, reply)
 	}
+	for _, w := range reply.Warnings {
+		s.warn("%s", w)
+	}
 	fmt.Fprintf(s.out, "cluster %s is founded (%s); this node is its first member\n", c.Name, reply.UUID)
 	for _, tok := range reply.Tokens {
 		s.printToken(tok)

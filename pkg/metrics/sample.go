@@ -51,6 +51,7 @@ type Raft struct {
 	Term, LastIndex, CommitIndex, AppliedIndex, SnapshotIndex uint64
 	Voter                                                     bool
 	Voters, Servers                                           int
+	Spare                                                     int // failures of voters that are survived; -1: no majority answers
 	StoreCalls                                                uint64
 	SlowestStoreCall                                          time.Duration
 	Rounds, RoundsFailed                                      uint64 // of term confirmation, led here
@@ -88,6 +89,7 @@ var (
 	raftSnapshot  = gaugeDesc("raft_snapshot_index", "The last entry in this node's newest snapshot.")
 	raftVoter     = gaugeDesc("raft_voter", "Whether this node votes (1) or not (0).")
 	raftVoters    = gaugeDesc("raft_voters", "Servers that vote.")
+	raftSpare     = gaugeDesc("quorum_spare", "Failures of voters that would be survived now; 0: the next one stops the cluster; -1: no majority answers.")
 	raftServers   = gaugeDesc("raft_servers", "Servers of the log, voters or not.")
 	raftStore     = gaugeDesc("raft_store_calls_total", "Calls of the log's store.")
 	raftSlowest   = gaugeDesc("raft_store_slowest_seconds", "The longest call of the log's store since the agent started.")
@@ -173,6 +175,7 @@ func (c collection) raft(r *Raft) {
 	c.flag(raftVoter, r.Voter)
 	c.gauge(raftVoters, float64(r.Voters))
 	c.gauge(raftServers, float64(r.Servers))
+	c.gauge(raftSpare, float64(r.Spare))
 	c.counter(raftStore, r.StoreCalls)
 	c.gauge(raftSlowest, r.SlowestStoreCall.Seconds())
 	c.counter(raftRounds, r.Rounds)

@@ -67,6 +67,8 @@ var stateChecks = []Check{
 		Why: "the node takes nothing over", Fix: "clmgr online node NODE"},
 	{ID: "V3008", Severity: api.SeverityWarning, Title: "groups are online", run: checkOffline,
 		Why: "nobody is served", Fix: "clmgr explain GROUP says why"},
+	{ID: "V3009", Severity: api.SeverityError, Title: "every vote that is due is there", run: checkVotes,
+		Why: "the cluster is laid out to survive a failure, and would not now", Fix: "what the sentence says"},
 }
 
 func checkUsers(in *Input, h *hits) {
@@ -379,11 +381,17 @@ func checkQuarantine(in *Input, h *hits) {
 	}
 }
 
+func checkVotes(in *Input, h *hits) {
+	if in.Status != nil && in.Status.Cluster.Quorum.Risk != "" {
+		h.add("", "cluster "+in.Status.Cluster.Name, "%s", in.Status.Cluster.Quorum.Risk)
+	}
+}
+
 func checkQuorum(in *Input, h *hits) {
 	if in.Status == nil || in.alone() {
 		return
 	}
-	if q := in.Status.Cluster.Quorum; q.Needed > 0 && q.Alive <= q.Needed {
+	if q := in.Status.Cluster.Quorum; q.Needed > 0 && q.Alive <= q.Needed && q.Risk == "" {
 		h.add("", "cluster "+in.Status.Cluster.Name, "%d of %d voters are alive, %d are needed", q.Alive, q.Voters, q.Needed)
 	}
 }

@@ -351,6 +351,9 @@ var plants = map[string]plant{
 		in.Status.Nodes[1].State = api.NodeQuarantined
 	}},
 	"V3003": {"", func(in *verify.Input, _ *cluster.Definition, _ *verify.Facts) { in.Status.Cluster.Quorum.Alive = 2 }},
+	"V3009": {"", func(in *verify.Input, _ *cluster.Definition, _ *verify.Facts) {
+		in.Status.Cluster.Quorum.Risk = "the repository volume is not formatted"
+	}},
 	"V3004": {"", func(in *verify.Input, _ *cluster.Definition, _ *verify.Facts) { in.Status.Groups[0].Suspended = true }},
 	"V3005": {"", func(in *verify.Input, _ *cluster.Definition, _ *verify.Facts) { in.Unsynced = now.Add(-25 * time.Hour) }},
 	"V3006": {"", func(_ *verify.Input, d *cluster.Definition, _ *verify.Facts) {

@@ -75,6 +75,7 @@ type rig struct {
 	lost          sync.Map             // devices that nobody reaches
 	formats       atomic.Int32
 	slowFormat    time.Duration
+	unformatted   bool // the cluster is formed without formatting the volume
 
 	watch     *watch
 	stopWatch context.CancelFunc
@@ -251,7 +252,7 @@ func (r *rig) form() {
 		}
 		return len(s.Nodes) == len(r.names)
 	})
-	if r.disk != nil {
+	if r.disk != nil && !r.unformatted {
 		r.do(api.Request{Op: api.OpFormat, Repository: "repo"})
 		r.await(30*time.Second, "the repository votes", r.allVote)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -275,6 +277,62 @@ func TestVolumeIDsCannotBeSet(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		if !r.allVote() {
 			t.Error("the volume lost its vote")
+		}
+	})
+}
+
+// A vote that is missing though nothing is broken for the groups is said aloud: in the status, and in the history; and its return.
+func TestTwoNodesMissingVoteIsTold(t *testing.T) {
+	inBubbleWith(t, options{nodes: 2}, func(r *rig) { r.unformatted = true }, func(r *rig) {
+		warns := func(words ...string) func() bool {
+			return func() bool {
+				for _, n := range r.names { // each node says so
+					c := r.machines[n].agent().Status().Cluster
+					if c.Quorum.Risk == "" || !slices.Contains(c.Warnings, c.Quorum.Risk) {
+						return false
+					}
+					for _, w := range words {
+						if !strings.Contains(c.Quorum.Risk, w) {
+							return false
+						}
+					}
+				}
+				return true
+			}
+		}
+		calm := func() bool {
+			c := r.status().Cluster
+			return c.Quorum.Risk == "" && len(c.Warnings) == 0 && r.allVote()
+		}
+		told := func(event string) int {
+			h, err := r.anyAgent().Events(0, 1000)
+			must(t, err)
+			n := 0
+			for _, e := range h.Events {
+				if e.Kind == event {
+					n++
+				}
+			}
+			return n
+		}
+		r.await(5*time.Second, "the volume that was never formatted is told", warns("not formatted", "n1 votes alone", "clmgr format repository repo"))
+		if h := r.anyAgent().Health(); len(h.Problems) == 0 {
+			t.Error("the health says nothing")
+		}
+		r.await(15*time.Second, "it is in the history", func() bool { return told("quorum_at_risk") == 1 })
+		r.do(api.Request{Op: api.OpFormat, Repository: "repo"})
+		r.await(20*time.Second, "all is well", calm)
+		r.await(15*time.Second, "that is in the history", func() bool { return told("quorum_restored") == 1 })
+		r.lost.Store("/dev/repo", true)
+		r.await(30*time.Second, "the loss of the volume is told", warns("does not answer", "clmgr replace repository"))
+		r.await(15*time.Second, "it is in the history", func() bool { return told("quorum_at_risk") == 2 })
+		r.lost.Delete("/dev/repo")
+		r.await(30*time.Second, "all is well", calm)
+		r.machines["n2"].crash() // a node that is down is told elsewhere
+		r.await(20*time.Second, "n1 serves everything", r.settledBut("n2"))
+		time.Sleep(20 * time.Second)
+		if n := told("quorum_at_risk"); n != 2 {
+			t.Errorf("told %d times", n)
 		}
 	})
 }

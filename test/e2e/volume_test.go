@@ -23,11 +23,12 @@ func (w *world) reachesVolume(node string) {
 	})
 }
 
-// A node whose disk was lost joins again, with a new certificate. It is let in to the volume, so that it survives the other node.
-func TestTwoNodesRebuilt(t *testing.T) {
+// A node whose disk was lost joins again, with a new certificate. It is let in to the volume, so that it survives the other node. Then the
+// volume itself is lost and replaced while the cluster runs; the old one's return changes nothing.
+func TestTwoNodesRebuiltAndVolumeReplaced(t *testing.T) {
 	long(t)
 	t.Parallel()
-	w := begin(t, setup{nodes: 2, profile: "fast", noAutoBoot: true})
+	w := begin(t, setup{nodes: 2, profile: "fast", noAutoBoot: true, noWatch: true}) // it would count the mounts that hide the volume
 	w.ask()
 	w.whole()
 	w.place("node1")
@@ -46,4 +47,37 @@ func TestTwoNodesRebuilt(t *testing.T) {
 	w.answersFrom(w.elsewhere("node1"))
 	check(t, w.PowerOn(w.ctx(), "node1"))
 	w.whole()
+	w.reachesVolume("node1")
+
+	on, before := w.online(group), len(w.outages())
+	pid := w.appPID(on)
+	w.refused("node2", 4, []string{"UUID", "cannot be set"}, "modify", "repository", "repo", "UUID=11111111-2222-4333-8444-555555555555")
+	w.refused("node2", 1, []string{"no other formatted repository"}, "replace", "repository")
+	w.must("node1", "truncate", "-s", "64M", "/shared/second.vol")
+	w.clmgr("node2", "add", "repository", "second", "DEVICE=/shared/second.vol")
+	w.refused("node2", 1, []string{"not formatted"}, "replace", "repository", "second")
+	t.Logf("%s", w.clmgr("node2", "-f", "format", "repository", "second"))
+	for _, n := range w.nodes {
+		w.loseVolume(n)
+	}
+	w.await("the loss is seen", func() string {
+		if st := w.view(); st == nil || st.Cluster.Quorum.Alive != 2 {
+			return "not yet"
+		}
+		return ""
+	})
+	t.Logf("%s", w.clmgr("node2", "replace", "repository", "second"))
+	t.Logf("%s", w.clmgr("node1", "query", "repository"))
+	for _, n := range w.nodes {
+		w.giveVolume(n)
+	}
+	w.whole()
+	for _, n := range w.nodes {
+		w.reachesVolume(n)
+	}
+	if now := w.online(group); now != on || w.appPID(now) != pid || len(w.outages()) != before {
+		t.Errorf("the group was on %s (process %s), is on %s (process %s); outages %d, now %d", on, pid, now, w.appPID(now), before, len(w.outages()))
+	}
+	check(t, w.Crash(w.ctx(), on))
+	w.answersFrom(w.elsewhere(on))
 }
