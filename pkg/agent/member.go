@@ -111,6 +111,7 @@ type member struct {
 	closing   atomic.Bool
 	keeping   atomic.Bool // a change of the volume's list of members is under way
 
+	votersTurn chan struct{} // has one place: the servers of the log are being changed
 	formatting chan struct{} // has one place: a volume is being formatted
 	formatted  *lastFormat   // by who has that place
 
@@ -128,7 +129,7 @@ type member struct {
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m := &member{a: a, opt: &a.opt, log: a.log.With("node", id.Node), id: id, name: id.Node, clock: a.opt.Clock, bootID: a.opt.BootID,
 		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{}),
-		networks: make(chan struct{}, 1), formatting: make(chan struct{}, 1)}
+		networks: make(chan struct{}, 1), formatting: make(chan struct{}, 1), votersTurn: make(chan struct{}, 1)}
 	m.repo.changed, m.repo.runs = make(chan struct{}, 1), map[string]*voterRun{}
 	m.fencer = m.opt.Fencer
 	m.notify.init()

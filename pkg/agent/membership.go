@@ -387,6 +387,9 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if req.Node == m.name {
+		return nil, fmt.Errorf("node %s is a member and leads the cluster", req.Node)
+	}
 	hash := req.Hash()
 	key := hex.EncodeToString(hash[:])
 	r, err := m.commit(ctx, &state.Command{By: req.Node, TokenUse: &state.TokenUse{Hash: key, Node: req.Node}})
@@ -396,6 +399,11 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 	if r.Refused != "" {
 		return nil, refusal(r.Refused)
 	}
+	done, err := m.takeVoters(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("wait for another change of the members: %w", err)
+	}
+	defer done()
 	server := identity.NewRaftID(req.Node)
 	for _, s := range m.raft.Configuration() {
 		if nodeOfServer(s.ID) == req.Node {
@@ -438,15 +446,27 @@ func (m *member) tendVoters(led *leadership, view *state.State) {
 	if m.tendRepository(led, view.Definition, servers) || m.removeStrangers(led, view.Definition, servers) {
 		return
 	}
-	changes := consensus.PlanVoters(m.voterMembers(view, servers))
-	if len(changes) == 0 {
+	if len(consensus.PlanVoters(m.voterMembers(view, servers), len(view.Definition.Nodes))) == 0 {
 		return
 	}
 	m.loop.changingVoters = true
 	m.work.Go(func() {
 		ctx, cancel := context.WithTimeout(led.ctx, 10*time.Second)
 		defer cancel()
-		for _, c := range changes {
+		defer m.post(votersDone{})
+		done, err := m.takeVoters(ctx)
+		if err != nil {
+			return
+		}
+		defer done()
+		// Planned again for each step: a node may have been admitted, have died or come back meanwhile.
+		for range maxVoterSteps {
+			view := m.view()
+			changes := consensus.PlanVoters(m.voterMembers(view, m.raft.Configuration()), len(view.Definition.Nodes))
+			if len(changes) == 0 {
+				return
+			}
+			c := changes[0]
 			change := m.raft.AddVoter
 			if c.Op == consensus.Demote {
 				change = m.raft.Demote
@@ -457,8 +477,20 @@ func (m *member) tendVoters(led *leadership, view *state.State) {
 			}
 			m.log.Info("the voters change", "op", c.Op, "server", c.ID, "why", c.Reason)
 		}
-		m.post(votersDone{})
 	})
+}
+
+// maxVoterSteps bounds the steps of one attempt; what is left is planned in the next.
+const maxVoterSteps = 8
+
+// takeVoters keeps who changes the servers of the log apart: each change is right for the configuration that it was made from.
+func (m *member) takeVoters(ctx context.Context) (done func(), err error) {
+	select {
+	case m.votersTurn <- struct{}{}:
+		return func() { <-m.votersTurn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 type votersDone struct{}

@@ -143,10 +143,15 @@ func (m *member) removeStrangers(led *leadership, d *cluster.Definition, servers
 		m.work.Go(func() {
 			ctx, cancel := context.WithTimeout(led.ctx, 5*time.Second)
 			defer cancel()
-			if err := m.raft.Remove(ctx, s.ID); err != nil {
+			defer m.post(votersDone{})
+			done, err := m.takeVoters(ctx)
+			if err == nil {
+				defer done()
+				err = m.raft.Remove(ctx, s.ID)
+			}
+			if err != nil {
 				m.log.Warn("remove a node's server from the log", "server", s.ID, "error", err)
 			}
-			m.post(votersDone{})
 		})
 		return true
 	}

@@ -419,12 +419,17 @@ func (m *member) changeServers(led *leadership, what string, change func(context
 	m.work.Go(func() {
 		ctx, cancel := context.WithTimeout(led.ctx, 5*time.Second)
 		defer cancel()
-		if err := change(ctx); err != nil {
+		defer m.post(votersDone{})
+		done, err := m.takeVoters(ctx)
+		if err == nil {
+			defer done()
+			err = change(ctx)
+		}
+		if err != nil {
 			m.log.Warn(what, "error", err)
 		} else {
 			m.log.Info(what)
 		}
-		m.post(votersDone{})
 	})
 }
 

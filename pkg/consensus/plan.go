@@ -28,7 +28,7 @@ const (
 	Demote  VoterOp = "demote"
 )
 
-// A VoterChange is one step. Steps are made in order, back to back; whoever is interrupted plans again.
+// A VoterChange is one step. Steps are made in order, back to back; whoever is interrupted, or has time, plans again after each.
 type VoterChange struct {
 	Op     VoterOp
 	ID     string
@@ -36,7 +36,8 @@ type VoterChange struct {
 }
 
 // PlanVoters says how the votes should change. Members are those that the configuration holds, voters or not; nobody else
-// can get a vote.
+// can get a vote. nodes is how many nodes the cluster has by its definition: one that joins again is for a moment not in the
+// configuration, and the cluster has not become smaller by that.
 //
 // One node votes alone; of three or four, three vote; of five or more, five. The number is odd, so that no vote is without
 // use. A voter proven dead gives its vote to a living member that has caught up; without one it stays, because an
@@ -47,8 +48,8 @@ type VoterChange struct {
 // left of a larger one, in the place of a vote of the dead. It gives its vote up when a third node votes again. That it cannot be
 // reached changes nothing: the loss of the volume must not cost a vote that the next failure needs. Without it, two nodes have one
 // vote.
-func PlanVoters(members []Member) []VoterChange {
-	p := &votePlan{}
+func PlanVoters(members []Member, nodes int) []VoterChange {
+	p := &votePlan{nodes: nodes}
 	for _, m := range members {
 		if m.Repository {
 			p.repo = &m
@@ -57,6 +58,7 @@ func PlanVoters(members []Member) []VoterChange {
 		}
 	}
 	slices.SortFunc(p.members, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID)) })
+	p.nodes = max(p.nodes, len(p.members))
 	p.replaceDead()
 	p.shrink()
 	p.grow()
@@ -68,6 +70,7 @@ func PlanVoters(members []Member) []VoterChange {
 
 type votePlan struct {
 	members []Member // the nodes
+	nodes   int      // that there should be
 	repo    *Member  // the repository voter, if there is one
 	changes []VoterChange
 }
@@ -142,9 +145,9 @@ func (p *votePlan) replaceDead() {
 
 // shrink takes votes away where there are too many for the members, or for the living.
 func (p *votePlan) shrink() {
-	want := target(len(p.members))
+	want := target(p.nodes)
 	for p.count(isVoter) > max(want, 3) {
-		p.demote(p.idlest(), "%d of %d members vote", want, len(p.members))
+		p.demote(p.idlest(), "%d of %d nodes vote", want, p.nodes)
 	}
 	// Five votes with two dead stand no further loss; the three that are left stand one.
 	for p.count(isVoter) > 3 && p.count(deadVoter) >= 2 {
@@ -172,7 +175,7 @@ func (p *votePlan) idlest() *Member {
 
 // grow gives votes until the number is right, from one odd number to the next.
 func (p *votePlan) grow() {
-	want := target(len(p.members))
+	want := target(p.nodes)
 	for {
 		have := p.count(isVoter)
 		step := 2 - 1 + have%2 // an odd number grows by two, an even one by one
@@ -181,7 +184,7 @@ func (p *votePlan) grow() {
 		}
 		for range step {
 			m := p.first(fit)
-			p.promote(m, "%s has caught up; %d of %d members vote", m.ID, want, len(p.members))
+			p.promote(m, "%s has caught up; %d of %d nodes vote", m.ID, want, p.nodes)
 		}
 	}
 }
@@ -193,7 +196,7 @@ func (p *votePlan) repository() {
 	switch {
 	case living >= 3 && r.Voter:
 		p.demote(r, "three nodes vote")
-	case living == 1 && len(p.members) == 1 && r.Voter:
+	case living == 1 && p.nodes == 1 && r.Voter:
 		p.demote(r, "one node is left in the cluster, and votes alone")
 	case living == 1 && p.count(deadVoter) == 0 && (r.Voter || fit(r)) && p.first(fit) != nil:
 		m := p.first(fit)

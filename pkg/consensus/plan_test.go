@@ -24,74 +24,81 @@ func parseMembers(line string) []Member {
 }
 
 func TestPlanVoters(t *testing.T) {
-	for _, tc := range []struct{ name, members, want string }{
-		{"one node votes alone", "a:VL", ""},
-		{"two nodes: no second vote without the repository voter", "a:VL b:-", ""},
-		{"one to three, nobody has caught up", "a:VL b:~ c:~", ""},
-		{"one to three, one has caught up: two would stand no loss", "a:VL b:- c:~", ""},
-		{"one to three, both have", "a:VL b:- c:-", "+b +c"},
-		{"one to three, interrupted after the first", "a:VL b:V c:-", "+c"},
-		{"one to three, interrupted, the other is behind again", "a:VL b:V c:~", ""},
-		{"four nodes, three vote", "a:VL b:- c:- d:-", "+b +c"},
-		{"four nodes, by rank of those that have caught up", "a:VL b:~ c:- d:-", "+c +d"},
-		{"three nodes, settled", "a:VL b:V c:V", ""},
-		{"three nodes, one silent: silence is no proof", "a:VL b:V c:V?", ""},
-		{"three nodes, one dead: it keeps its vote, never two", "a:VL b:V c:V!", ""},
-		{"three nodes, two dead", "a:VL b:V! c:V!", ""},
-		{"four nodes, a voter dead: the fourth takes its vote", "a:VL b:V c:V! d:-", "+d -c"},
-		{"four nodes, a voter dead, the fourth is behind", "a:VL b:V c:V! d:~", ""},
-		{"four nodes, a voter dead, the fourth is silent", "a:VL b:V c:V! d:?", ""},
-		{"interrupted between the two steps", "a:VL b:V c:V! d:V", "-c"},
-		{"the dead is back, without its vote", "a:VL b:V c:- d:V", ""},
-		{"five nodes, all vote", "a:VL b:- c:- d:- e:-", "+b +c +d +e"},
-		{"five nodes, three have caught up: three votes", "a:VL b:- c:- d:- e:~", "+b +c"},
-		{"five nodes, three vote, one newcomer: four stand no more", "a:VL b:V c:V d:- e:~", ""},
-		{"five nodes, three vote, both newcomers", "a:VL b:V c:V d:- e:-", "+d +e"},
-		{"five votes, one dead, nobody left", "a:VL b:V c:V d:V e:V!", ""},
-		{"five votes, two dead, nobody left: three stand one more", "a:VL b:V c:V d:V! e:V!", "-e -d"},
-		{"five votes, three dead: no quorum, nothing can be changed", "a:VL b:V c:V! d:V! e:V!", "-e -d"},
-		{"six nodes, one dead of five", "a:VL b:V c:V d:V e:V! f:-", "+f -e"},
-		{"seven nodes, two dead of five, two heirs", "a:VL b:V c:V! d:V e:V! f:- g:-", "+f -e +g -c"},
-		{"32 nodes", "a:VL b:V c:V d:V e:V f:- g:- h:-", ""},
-		{"a member was removed: four votes of four members", "a:VL b:V c:V d:V", "-d"},
-		{"never the leader, though it is last", "a:V b:V c:V d:VL", "-c"},
-		{"rather the silent one", "a:VL b:V? c:V d:V", "-b"},
-		{"five votes of four members, one dead", "a:VL b:V! c:V d:V e:V", ""},
-		{"growing while a voter is dead: replaced, not grown", "a:VL b:V c:V! d:- e:-", "+d -c"},
-		{"the dead leader's vote, seen by the new one", "a:V! b:VL c:V d:-", "+d -a"},
-		{"nobody votes: nothing to plan", "a:- b:- c:-", ""},
-		{"no members", "", ""},
-		{"two nodes and the repository", "a:VL b:- R:-", "+b +R"},
-		{"two nodes, the repository is behind: one votes alone", "a:VL b:- R:~", ""},
-		{"two nodes, the repository does not answer", "a:VL b:- R:?", ""},
-		{"two nodes, the other is behind: the repository alone is no help", "a:VL b:~ R:-", ""},
-		{"two nodes, interrupted after the node", "a:VL b:V R:-", "+R"},
-		{"two nodes, interrupted after the node, the repository is gone", "a:VL b:V R:?", ""},
-		{"two nodes, interrupted after the repository", "a:VL b:- R:V", "+b"},
-		{"two nodes, settled", "a:VL b:V R:V", ""},
-		{"two nodes, the volume is lost: nothing changes", "a:VL b:V R:V?", ""},
-		{"two nodes, one dead: nothing changes", "a:VL b:V! R:V", ""},
-		{"two nodes, one silent", "a:VL b:V? R:V", ""},
-		{"two nodes become one", "a:VL R:V", "-R"},
-		{"three nodes, settled: the repository does not vote", "a:VL b:V c:V R:-", ""},
-		{"three nodes, one silent: silence is no proof", "a:VL b:V c:V? R:-", ""},
-		{"three nodes, one dead: the repository takes its vote", "a:VL b:V c:V! R:-", "+R -c"},
-		{"three nodes, one dead, no volume: it keeps its vote", "a:VL b:V c:V! R:?", ""},
-		{"three nodes, one dead, interrupted", "a:VL b:V c:V! R:V", "-c"},
-		{"three nodes, the third is back but behind", "a:VL b:V c:~ R:V", ""},
-		{"three nodes, the third votes again", "a:VL b:V c:- R:V", "+c -R"},
-		{"three nodes, the third votes again, though the volume is lost", "a:VL b:V c:- R:V?", "+c -R"},
-		{"three nodes, the third votes again, interrupted", "a:VL b:V c:V R:V", "-R"},
-		{"two grow to three, the newcomer is behind", "a:VL b:V c:~ R:V", ""},
-		{"one to three, one has caught up: with the repository", "a:VL b:- c:~ R:-", "+b +R"},
-		{"one to three, both have: without it", "a:VL b:- c:- R:-", "+b +c"},
-		{"four nodes, a voter dead: the fourth takes its vote, not the repository", "a:VL b:V c:V! d:- R:-", "+d -c"},
-		{"four nodes, two dead: the repository", "a:VL b:V c:V! d:! R:-", "+R -c"},
-		{"five votes, two dead: three nodes are left", "a:VL b:V c:V d:V! e:V! R:-", "-e -d"},
-		{"three left of five, one more dead", "a:VL b:V c:V! d:! e:! R:-", "+R -c"},
+	for _, tc := range []struct {
+		name, members, want string
+		nodes               int // 0: those of the line
+	}{
+		{"one node votes alone", "a:VL", "", 0},
+		{"two nodes: no second vote without the repository voter", "a:VL b:-", "", 0},
+		{"one to three, nobody has caught up", "a:VL b:~ c:~", "", 0},
+		{"one to three, one has caught up: two would stand no loss", "a:VL b:- c:~", "", 0},
+		{"one to three, both have", "a:VL b:- c:-", "+b +c", 0},
+		{"one to three, interrupted after the first", "a:VL b:V c:-", "+c", 0},
+		{"one to three, interrupted, the other is behind again", "a:VL b:V c:~", "", 0},
+		{"four nodes, three vote", "a:VL b:- c:- d:-", "+b +c", 0},
+		{"four nodes, by rank of those that have caught up", "a:VL b:~ c:- d:-", "+c +d", 0},
+		{"three nodes, settled", "a:VL b:V c:V", "", 0},
+		{"three nodes, one silent: silence is no proof", "a:VL b:V c:V?", "", 0},
+		{"three nodes, one dead: it keeps its vote, never two", "a:VL b:V c:V!", "", 0},
+		{"three nodes, two dead", "a:VL b:V! c:V!", "", 0},
+		{"four nodes, a voter dead: the fourth takes its vote", "a:VL b:V c:V! d:-", "+d -c", 0},
+		{"four nodes, a voter dead, the fourth is behind", "a:VL b:V c:V! d:~", "", 0},
+		{"four nodes, a voter dead, the fourth is silent", "a:VL b:V c:V! d:?", "", 0},
+		{"interrupted between the two steps", "a:VL b:V c:V! d:V", "-c", 0},
+		{"the dead is back, without its vote", "a:VL b:V c:- d:V", "", 0},
+		{"five nodes, all vote", "a:VL b:- c:- d:- e:-", "+b +c +d +e", 0},
+		{"five nodes, three have caught up: three votes", "a:VL b:- c:- d:- e:~", "+b +c", 0},
+		{"five nodes, three vote, one newcomer: four stand no more", "a:VL b:V c:V d:- e:~", "", 0},
+		{"five nodes, three vote, both newcomers", "a:VL b:V c:V d:- e:-", "+d +e", 0},
+		{"five votes, one dead, nobody left", "a:VL b:V c:V d:V e:V!", "", 0},
+		{"five votes, two dead, nobody left: three stand one more", "a:VL b:V c:V d:V! e:V!", "-e -d", 0},
+		{"five votes, three dead: no quorum, nothing can be changed", "a:VL b:V c:V! d:V! e:V!", "-e -d", 0},
+		{"six nodes, one dead of five", "a:VL b:V c:V d:V e:V! f:-", "+f -e", 0},
+		{"seven nodes, two dead of five, two heirs", "a:VL b:V c:V! d:V e:V! f:- g:-", "+f -e +g -c", 0},
+		{"32 nodes", "a:VL b:V c:V d:V e:V f:- g:- h:-", "", 0},
+		{"a member was removed: four votes of four members", "a:VL b:V c:V d:V", "-d", 0},
+		{"never the leader, though it is last", "a:V b:V c:V d:VL", "-c", 0},
+		{"rather the silent one", "a:VL b:V? c:V d:V", "-b", 0},
+		{"five votes of four members, one dead", "a:VL b:V! c:V d:V e:V", "", 0},
+		{"growing while a voter is dead: replaced, not grown", "a:VL b:V c:V! d:- e:-", "+d -c", 0},
+		{"the dead leader's vote, seen by the new one", "a:V! b:VL c:V d:-", "+d -a", 0},
+		{"nobody votes: nothing to plan", "a:- b:- c:-", "", 0},
+		{"no members", "", "", 0},
+		{"two nodes and the repository", "a:VL b:- R:-", "+b +R", 0},
+		{"two nodes, the repository is behind: one votes alone", "a:VL b:- R:~", "", 0},
+		{"two nodes, the repository does not answer", "a:VL b:- R:?", "", 0},
+		{"two nodes, the other is behind: the repository alone is no help", "a:VL b:~ R:-", "", 0},
+		{"two nodes, interrupted after the node", "a:VL b:V R:-", "+R", 0},
+		{"two nodes, interrupted after the node, the repository is gone", "a:VL b:V R:?", "", 0},
+		{"two nodes, interrupted after the repository", "a:VL b:- R:V", "+b", 0},
+		{"two nodes, settled", "a:VL b:V R:V", "", 0},
+		{"two nodes, the volume is lost: nothing changes", "a:VL b:V R:V?", "", 0},
+		{"two nodes, one dead: nothing changes", "a:VL b:V! R:V", "", 0},
+		{"two nodes, one silent", "a:VL b:V? R:V", "", 0},
+		{"two nodes become one", "a:VL R:V", "-R", 0},
+		{"three nodes, settled: the repository does not vote", "a:VL b:V c:V R:-", "", 0},
+		{"three nodes, one silent: silence is no proof", "a:VL b:V c:V? R:-", "", 0},
+		{"three nodes, one dead: the repository takes its vote", "a:VL b:V c:V! R:-", "+R -c", 0},
+		{"three nodes, one dead, no volume: it keeps its vote", "a:VL b:V c:V! R:?", "", 0},
+		{"three nodes, one dead, interrupted", "a:VL b:V c:V! R:V", "-c", 0},
+		{"three nodes, the third is back but behind", "a:VL b:V c:~ R:V", "", 0},
+		{"three nodes, the third votes again", "a:VL b:V c:- R:V", "+c -R", 0},
+		{"three nodes, the third votes again, though the volume is lost", "a:VL b:V c:- R:V?", "+c -R", 0},
+		{"three nodes, the third votes again, interrupted", "a:VL b:V c:V R:V", "-R", 0},
+		{"two grow to three, the newcomer is behind", "a:VL b:V c:~ R:V", "", 0},
+		{"one to three, one has caught up: with the repository", "a:VL b:- c:~ R:-", "+b +R", 0},
+		{"one to three, both have: without it", "a:VL b:- c:- R:-", "+b +c", 0},
+		{"four nodes, a voter dead: the fourth takes its vote, not the repository", "a:VL b:V c:V! d:- R:-", "+d -c", 0},
+		{"four nodes, two dead: the repository", "a:VL b:V c:V! d:! R:-", "+R -c", 0},
+		{"five votes, two dead: three nodes are left", "a:VL b:V c:V d:V! e:V! R:-", "-e -d", 0},
+		{"three left of five, one more dead", "a:VL b:V c:V! d:! e:! R:-", "+R -c", 0},
+		{"two nodes, the other joins again: the repository keeps its vote", "a:VL R:V", "", 2},
+		{"two nodes, the other joins again, the repository is silent", "a:VL R:V?", "", 2},
+		{"three nodes, one joins again: the repository votes with the two", "a:VL b:V R:-", "+R", 3},
+		{"five nodes, one joins again", "a:VL b:V c:V d:V", "-d", 5},
 	} {
 		var got []string
-		for _, c := range PlanVoters(parseMembers(tc.members)) {
+		for _, c := range PlanVoters(parseMembers(tc.members), tc.nodes) {
 			if c.Reason == "" {
 				t.Errorf("%s: no reason for %v", tc.name, c)
 			}
@@ -110,10 +117,10 @@ func TestPlanVotersProperties(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 20000 {
 		members := randomMembers(rng)
-		plan := PlanVoters(members)
+		plan := PlanVoters(members, 0)
 		shuffled := slices.Clone(members)
 		rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if again := PlanVoters(shuffled); !slices.Equal(plan, again) {
+		if again := PlanVoters(shuffled, 0); !slices.Equal(plan, again) {
 			t.Fatalf("%v: %v, in another order %v", members, plan, again)
 		}
 		for i, c := range plan {
@@ -121,7 +128,7 @@ func TestPlanVotersProperties(t *testing.T) {
 				t.Fatalf("%s\nmembers %+v\nplan %v, step %d", msg, members, plan, i)
 			}
 		}
-		if more := PlanVoters(members); len(more) > 0 {
+		if more := PlanVoters(members, 0); len(more) > 0 {
 			t.Fatalf("after %v still %v\nmembers %+v", plan, more, members)
 		}
 	}

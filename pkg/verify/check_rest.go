@@ -67,7 +67,7 @@ var stateChecks = []Check{
 		Why: "the node takes nothing over", Fix: "clmgr online node NODE"},
 	{ID: "V3008", Severity: api.SeverityWarning, Title: "groups are online", run: checkOffline,
 		Why: "nobody is served", Fix: "clmgr explain GROUP says why"},
-	{ID: "V3009", Severity: api.SeverityError, Title: "every vote that is due is there", run: checkVotes,
+	{ID: "V3009", Severity: api.SeverityWarning, Title: "every vote that is due is there", run: checkVotes,
 		Why: "the cluster is laid out to survive a failure, and would not now", Fix: "what the sentence says"},
 }
 

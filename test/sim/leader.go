@@ -469,7 +469,7 @@ func (a *agent) tendVoters(l *leadership, v *state.State) {
 		list = append(list, consensus.Member{ID: name, Voter: slices.Contains(a.s.voters, name), Leader: self, Rank: rank,
 			Dead: n.Dead != nil && !fresh, Alive: self || n.Alive() || fresh, CaughtUp: self || fresh && a.s.match[name]+16 >= last})
 	}
-	changes := consensus.PlanVoters(list)
+	changes := consensus.PlanVoters(list, len(v.Definition.Nodes))
 	if len(changes) == 0 {
 		return
 	}
