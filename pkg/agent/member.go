@@ -131,6 +131,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 		met: a.opt.Metrics, executors: a.opt.Executors, runner: a.opt.Runner, mail: newMailbox(), loopDone: make(chan struct{}),
 		networks: make(chan struct{}, 1), formatting: make(chan struct{}, 1), votersTurn: make(chan struct{}, 1)}
 	m.repo.changed, m.repo.runs = make(chan struct{}, 1), map[string]*voterRun{}
+	m.repo.words = map[string]string{}
 	m.fencer = m.opt.Fencer
 	m.notify.init()
 	m.disk.init(m.clock.Now())

@@ -50,11 +50,13 @@ type repoState struct {
 	known   atomic.Pointer[knownVolume]
 	mu      sync.Mutex
 	runs    map[string]*voterRun // by the volume's id; only those that run
+	words   map[string]string    // why the last run of each volume ended, until the next one finds the volume in order
 }
 
 // A voterRun is one run of a voter's process.
 type voterRun struct {
 	volume cluster.Repository
+	since  time.Time
 	proc   VoterProc
 	report atomic.Pointer[VoterReport] // nil: it has said nothing yet
 }
@@ -76,6 +78,25 @@ func (r *repoState) reportOf(uuid string) *VoterReport {
 	return nil
 }
 
+// keepWords remembers why a run ended, until one finds the volume in order.
+func (r *repoState) keepWords(uuid string, rep VoterReport) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case rep.State == VoterEnded:
+		r.words[uuid] = rep.Text
+	case rep.State == VoterRunning:
+		delete(r.words, uuid)
+	}
+}
+
+// lastWords is why the volume's voter last ended on this node, "" if it has run since.
+func (r *repoState) lastWords(uuid string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.words[uuid]
+}
+
 // A voterPacer spaces the starts of one volume's process.
 type voterPacer struct {
 	notBefore time.Time
@@ -85,7 +106,8 @@ type voterPacer struct {
 const (
 	tendInterval  = 200 * time.Millisecond
 	voterPause    = 500 * time.Millisecond  // before a process that has ended is started again
-	voterPauseMax = 8 * time.Second         // and again, as long as none finds the volume in order
+	voterPauseMax = 8 * time.Second         // and again, as long as none finds the volume in order for
+	voterSteady   = 10 * time.Second        // this long
 	moveAgain     = time.Minute             // between two attempts to move the voter: one that comes back was not wanted there
 	moveHeard     = time.Second             // the other node must have been heard in this time,
 	moveWait      = 1500 * time.Millisecond // and that this long after this node lost its networks: so after the loss
@@ -148,7 +170,7 @@ func (m *member) tendVoter(ctx context.Context, v cluster.Repository, run *voter
 		pacers[v.UUID] = p
 	}
 	if run != nil {
-		if rep := run.report.Load(); rep != nil && (rep.State == VoterRunning || rep.Host != "") {
+		if rep := run.report.Load(); rep != nil && (rep.State == VoterRunning || rep.Host != "") && time.Since(run.since) >= voterSteady {
 			p.pause = voterPause
 		}
 		return
@@ -271,7 +293,7 @@ func (m *member) beginVoter(ctx context.Context, r cluster.Repository) {
 		m.log.Error("the repository voter's process cannot be started", "error", err)
 		return
 	}
-	run := &voterRun{volume: r, proc: proc}
+	run := &voterRun{volume: r, since: time.Now(), proc: proc}
 	m.repo.mu.Lock()
 	m.repo.runs[r.UUID] = run
 	m.repo.mu.Unlock()
@@ -285,6 +307,7 @@ func (m *member) beginVoter(ctx context.Context, r cluster.Repository) {
 			}
 			m.log.Info("repository voter", "volume", r.Name, "state", rep.State, "host", rep.Host, "text", rep.Text)
 			run.report.Store(&rep)
+			m.repo.keepWords(r.UUID, rep)
 			m.mail.wake()
 		}
 		m.repo.mu.Lock()
@@ -438,6 +461,12 @@ func (m *member) changeServers(led *leadership, what string, change func(context
 // serveCard gives this node's certificate, to which the volume's key is sealed.
 func (m *member) serveCard(context.Context, string, []byte) ([]byte, error) { return m.id.Card(), nil }
 
+// What a volume must be able to keep, by the size of the state when it is formatted: its snapshot, the log behind it, and both grown.
+const (
+	roomBase   = 256 << 10
+	roomFactor = 4
+)
+
 // lastFormat is the newest volume that this node has formatted, for a request that comes again.
 type lastFormat struct {
 	id    string
@@ -491,7 +520,11 @@ func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Req
 	if err := led.confirm(ctx); err != nil { // nothing is destroyed for a leader that was deposed without noticing
 		return api.Reply{}, fmt.Errorf("format the repository: this node could not make sure that it leads, nothing was done: %w", err)
 	}
-	uuid, err := m.opt.FormatVolume(repository.FormatOptions{Path: repo.Device, Cluster: m.id.ClusterUUID, Node: m.name, Members: members,
+	encoded, err := view.Encode()
+	if err != nil {
+		return api.Reply{}, err
+	}
+	uuid, err := m.opt.FormatVolume(repository.FormatOptions{Path: repo.Device, Room: roomBase + roomFactor*int64(len(encoded)), Cluster: m.id.ClusterUUID, Node: m.name, Members: members,
 		Authority: m.id, Timings: repository.TimingsFor(m.params().HostTimeout), Force: r.Overwrite,
 		Lab: m.opt.Node.Deadman.Backend == config.BackendLab})
 	if errors.Is(err, repository.ErrInUse) {

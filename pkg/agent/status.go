@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
@@ -95,6 +96,9 @@ func (m *member) repositoryStatus(view *state.State) *api.Repository {
 	r := &api.Repository{Name: def.Name, Device: def.Device, UUID: def.UUID, Alive: m.repositoryAlive(server)}
 	for _, s := range m.raft.Configuration() {
 		r.Voter = r.Voter || s.ID == server && s.Voter
+		if isRepository(s.ID) && s.ID != server && s.Voter {
+			r.Leaving = append(r.Leaving, strings.TrimPrefix(s.ID, repositoryPrefix))
+		}
 	}
 	rep := m.repo.reportOf(def.UUID)
 	if rep != nil {
@@ -105,7 +109,9 @@ func (m *member) repositoryStatus(view *state.State) *api.Repository {
 			r.Sentence += "; the heartbeats and mail of this node do not get through: " + *why
 		}
 	}()
-	switch {
+	switch words := m.repo.lastWords(def.UUID); {
+	case rep == nil && words != "":
+		r.Sentence = "this node does not reach the volume: its voter ended: " + words
 	case rep == nil:
 		r.Sentence = "this node does not reach the volume"
 	case rep.Text != "":
@@ -114,6 +120,9 @@ func (m *member) repositoryStatus(view *state.State) *api.Repository {
 		r.Sentence = "no node runs the repository voter"
 	default:
 		r.Sentence = "the repository voter runs on " + r.Host
+	}
+	if len(r.Leaving) > 0 {
+		r.Sentence += "; the volume that it replaces votes until it does"
 	}
 	if !r.Alive && r.Voter {
 		r.Sentence += "; it does not answer: the nodes go on without it, and no further failure is survived"

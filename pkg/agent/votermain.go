@@ -51,7 +51,7 @@ type VoterOptions struct {
 
 // A VoterReport is what the process says of itself.
 type VoterReport struct {
-	State string `json:"state"`          // waiting, running
+	State string `json:"state"`          // waiting, running, ended
 	Host  string `json:"host,omitempty"` // who runs the voter, as the volume shows; "" if nobody does
 	Text  string `json:"text,omitempty"`
 }
@@ -60,6 +60,7 @@ type VoterReport struct {
 const (
 	VoterWaiting = "waiting"
 	VoterRunning = "running"
+	VoterEnded   = "ended" // Text says why; the last report
 )
 
 const (
@@ -68,7 +69,21 @@ const (
 )
 
 // RunVoter runs until the context ends, the claim is over, the voter was handed over, or the agent is gone.
-func RunVoter(ctx context.Context, o VoterOptions) error {
+func RunVoter(ctx context.Context, o VoterOptions) (err error) {
+	// Whoever starts the process again must be able to say why it ends.
+	ends := func(why string) {
+		if b, err := json.Marshal(VoterReport{State: VoterEnded, Text: why}); err == nil && o.Report != nil {
+			_, _ = o.Report.Write(append(b, '\n'))
+		}
+	}
+	defer func() {
+		if err != nil {
+			ends(err.Error())
+		}
+	}()
+	if exit := o.Exit; exit != nil {
+		o.Exit = func(why string) { ends(why); exit(why) }
+	}
 	if o.Open == nil {
 		o.Open = repository.Open
 	}

@@ -158,6 +158,8 @@ type Repository struct {
 	Voter    bool   `json:"voter"`          // it votes
 	Alive    bool   `json:"alive"`
 	Sentence string `json:"sentence"`
+	// Leaving are the ids of the volumes that this one replaces and that still vote.
+	Leaving []string `json:"leaving,omitempty"`
 }
 
 // A Quorum says whether the cluster can decide.

@@ -701,6 +701,8 @@ func replaceRepository(ctx context.Context, s *session, t *target) error {
 		st, err := s.await(ctx, what, reply, goal{missing: func(st *api.Status) []string {
 			if now := st.Cluster.Repository; now == nil || now.Name == before {
 				return []string{"this node does not know the new volume yet"}
+			} else if len(now.Leaving) > 0 {
+				return []string{"the volume that is replaced still votes"}
 			}
 			return voteMissing(st)
 		}, failed: func(*api.Status) string { return "" }})
@@ -713,7 +715,7 @@ func replaceRepository(ctx context.Context, s *session, t *target) error {
 		}
 		done = reply.Sentence + "; " + st.Cluster.Repository.Sentence + left
 	}
-	return s.finish(ctx, what, reply, goal{done: func(*api.Status) string { return done }})
+	return s.finish(ctx, what, reply, goal{missing: func(*api.Status) []string { return nil }, done: func(*api.Status) string { return done }})
 }
 
 // dropRepository takes a volume that is not in use any more out of the definition. left says so.

@@ -29,6 +29,7 @@ type disk struct {
 	identity  *Identity             // nil on the volume
 	bolt      *raftboltdb.BoltStore // nil on the volume
 	volume    VoterStore            // nil in a directory
+	tight     chan struct{}         // told when a snapshot would make room; nil in a directory
 	logs      raft.LogStore
 	stable    *stableStore
 	snapshots *snapshotStore

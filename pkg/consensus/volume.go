@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,8 @@ type volumeIdentity struct {
 // in memory is always what a replay of the records gives: each change is appended first and then replayed.
 type records struct {
 	store VoterStore
+	// tight is told when the entries behind the snapshot take much of the area: a snapshot would make room.
+	tight chan struct{}
 
 	write chan struct{} // full while an append or a compaction is under way; no mutex, because it is held across I/O
 
@@ -90,11 +93,11 @@ func openVolume(cfg Config, store VoterStore, g *guard, t *terms) (*disk, error)
 		return nil, err
 	}
 	if !r.roomFor(nil) {
-		if err := r.compact(); err != nil {
+		if _, err := r.makeRoom(nil); err != nil {
 			return nil, err
 		}
 	}
-	d := &disk{volume: store}
+	d := &disk{volume: store, tight: r.tight}
 	note := t.note
 	if s, ok := store.(interface{ NoteTerm(uint64) }); ok {
 		note = func(term uint64) { t.note(term); s.NoteTerm(term) }
@@ -109,7 +112,7 @@ func openVolume(cfg Config, store VoterStore, g *guard, t *terms) (*disk, error)
 }
 
 func newRecords(store VoterStore) *records {
-	return &records{store: store, write: make(chan struct{}, 1), values: map[string][]byte{}, entries: map[uint64]*raft.Log{}}
+	return &records{store: store, write: make(chan struct{}, 1), tight: make(chan struct{}, 1), values: map[string][]byte{}, entries: map[uint64]*raft.Log{}}
 }
 
 // checkIdentity makes the identity record of a volume that was never used, and compares that of another.
@@ -161,46 +164,134 @@ func (r *records) checkWhole() error {
 	return nil
 }
 
-// append writes the records and replays them. When too much of the area counts no longer, it is written anew instead.
+// ErrNoRoom says that what the repository voter must keep does not fit on its volume.
+var ErrNoRoom = errors.New("the repository volume has no room for what its voter must keep; put a larger one in its place (clmgr add repository, " +
+	"clmgr format repository, clmgr replace repository)")
+
+// append writes the records and replays them. When too much of the area counts no longer, it is written anew first.
 func (r *records) append(recs ...[]byte) error {
 	r.write <- struct{}{}
 	defer func() { <-r.write }()
 	if !r.roomFor(recs) {
-		if err := r.compact(); err != nil {
+		if written, err := r.makeRoom(recs); err != nil || written {
 			return err
 		}
 	}
 	if err := r.store.Append(recs...); err != nil {
 		return err
 	}
-	return r.replayAll(recs)
+	if err := r.replayAll(recs); err != nil {
+		return err
+	}
+	r.noteTight()
+	return nil
+}
+
+// makeRoom writes the area anew so that the records fit behind what counts. What goes, in this order: what counts no longer; entries that
+// the snapshot covers, which are kept only to spare a follower the snapshot; and the snapshot before, when the records are a newer one:
+// then they are written with the rest, and written is true. In each case the area is published as a whole, so that the next host finds
+// the state before or the state after, and never neither.
+func (r *records) makeRoom(recs [][]byte) (written bool, err error) {
+	r.mu.Lock()
+	all := r.dump(r.snap, 0)
+	bare := r.dump(r.snap, r.covered(r.snap))
+	var next *volumeSnapshot
+	if len(recs) > 0 && recs[0][0] == recSnapHead {
+		next, err = readSnapshot(recs)
+	}
+	var anew [][]byte
+	if next != nil {
+		anew = r.dump(next, r.covered(next))
+	}
+	r.mu.Unlock()
+	switch {
+	case err != nil:
+		return false, err
+	case r.fits(all, recs):
+		return false, r.rewrite(all)
+	case r.fits(bare, recs):
+		return false, r.rewrite(bare)
+	case next != nil && r.fits(anew, nil):
+		return true, r.rewrite(anew)
+	}
+	least := bare
+	if next != nil {
+		least, recs = anew, nil
+	}
+	_, area := r.room()
+	return false, fmt.Errorf("%w: %d bytes are needed, and there are %d", ErrNoRoom, footprint(least)+footprint(recs)+roomReserve, area)
+}
+
+// covered is the last entry that the snapshot makes dispensable.
+func (r *records) covered(s *volumeSnapshot) uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.meta.Index
+}
+
+// room is what the area can take, and its size; without a limit both are as large as can be.
+func (r *records) room() (free, size int64) {
+	if s, ok := r.store.(interface{ Room() (free, size int64) }); ok {
+		return s.Room()
+	}
+	return math.MaxInt64, math.MaxInt64
+}
+
+// footprint is how many bytes of an area the records take, with the length before each.
+func footprint(recs [][]byte) int64 { return int64(size(recs) + 4*len(recs)) }
+
+// fits reports whether an empty area can take the records, and then the others, and go on for a while.
+func (r *records) fits(recs, then [][]byte) bool {
+	_, area := r.room()
+	return footprint(recs)+footprint(then)+roomReserve <= area
+}
+
+// noteTight asks for a snapshot when the entries that none covers take a quarter of the area.
+func (r *records) noteTight() {
+	_, area := r.room()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if int64(r.live) < area/4 {
+		return
+	}
+	var behind int64
+	for i := max(r.first, r.covered(r.snap)+1); r.first > 0 && i <= r.last; i++ {
+		if l, ok := r.entries[i]; ok {
+			behind += int64(entrySize(l))
+		}
+	}
+	if behind > area/4 {
+		select {
+		case r.tight <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // roomFor reports whether the records go into the area without writing it anew. Each append may use up whole blocks.
 func (r *records) roomFor(recs [][]byte) bool {
-	if s, ok := r.store.(interface{ Room() (free, size int64) }); ok {
-		free, _ := s.Room()
-		if need := int64(size(recs)); free < need+need/16+roomReserve {
-			return false
-		}
+	if free, _ := r.room(); free < footprint(recs)+roomReserve {
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.total-r.live < compactAfter
 }
 
-// compact writes what counts into the other area. The caller has the write channel.
-func (r *records) compact() error {
-	r.mu.Lock()
-	recs := r.dump()
-	r.mu.Unlock()
+// rewrite writes the records into the other area, and takes what they say for what is. The caller has the write channel.
+func (r *records) rewrite(recs [][]byte) error {
+	fresh := newRecords(nil)
+	if err := fresh.replayAll(recs); err != nil {
+		return err
+	}
 	if err := r.store.Compact(recs); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.total = size(recs)
-	r.live = r.total
+	r.identity, r.values, r.entries, r.first, r.last, r.snap, r.partial = fresh.identity, fresh.values, fresh.entries, fresh.first, fresh.last, fresh.snap, nil
+	r.total, r.live = fresh.total, fresh.live
 	return nil
 }
 
@@ -212,8 +303,8 @@ func size(recs [][]byte) int {
 	return n
 }
 
-// dump is the records that give the present state. The caller holds the lock.
-func (r *records) dump() [][]byte {
+// dump is the records that give the present state with this snapshot, without the entries up to after. The caller holds the lock.
+func (r *records) dump(snap *volumeSnapshot, after uint64) [][]byte {
 	var out [][]byte
 	if r.identity != nil {
 		out = append(out, append([]byte{recIdentity}, r.identity...))
@@ -226,11 +317,11 @@ func (r *records) dump() [][]byte {
 	for _, k := range keys {
 		out = append(out, valueRecord(k, r.values[k]))
 	}
-	if r.snap != nil {
-		out = append(out, r.snap.records()...)
+	if snap != nil {
+		out = append(out, snap.records()...)
 	}
 	if r.first > 0 {
-		for i := r.first; i <= r.last; i++ {
+		for i := max(r.first, after+1); i <= r.last; i++ {
 			if l, ok := r.entries[i]; ok {
 				out = append(out, entryRecord(l))
 			}
@@ -357,6 +448,18 @@ func (r *records) replaySnapshot(kind byte, body []byte) error {
 		r.live += size(p.records())
 	}
 	return nil
+}
+
+// readSnapshot reads the records of one whole snapshot.
+func readSnapshot(recs [][]byte) (*volumeSnapshot, error) {
+	r := newRecords(nil)
+	if err := r.replayAll(recs); err != nil {
+		return nil, err
+	}
+	if r.snap == nil {
+		return nil, errors.New("a snapshot without its end")
+	}
+	return r.snap, nil
 }
 
 func (s *volumeSnapshot) records() [][]byte {

@@ -29,6 +29,9 @@ const (
 	// watchInterval is how often a voter that nobody asks looks for a higher ballot.
 	watchInterval = time.Second
 
+	// roomPause is between two snapshots that are taken to make room.
+	roomPause = time.Second
+
 	voterCommitTimeout = 50 * time.Millisecond // it sends no notices of commit
 	voterThreshold     = 1024
 	voterTrailing      = 256
@@ -49,6 +52,7 @@ func OpenVoter(cfg Config, store VoterStore) (*Voter, error) {
 		return nil, err
 	}
 	n.spawn(n.watchClaim)
+	n.spawn(n.watchRoom)
 	return &Voter{n}, nil
 }
 
@@ -78,6 +82,23 @@ func (n *Node) watchClaim() {
 				return
 			}
 		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// watchRoom takes a snapshot when the log takes much of the volume: entries are of any size, and raft counts them only.
+func (n *Node) watchRoom() {
+	for {
+		select {
+		case <-n.disk.tight:
+			if err := n.raft.Load().Snapshot().Error(); err != nil {
+				n.log.Debug("a snapshot to make room on the volume", "error", err)
+			}
+		case <-n.ctx.Done():
+			return
+		}
+		if !pause(n.ctx, roomPause) {
 			return
 		}
 	}

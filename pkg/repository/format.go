@@ -17,8 +17,10 @@ type FormatOptions struct {
 	// filled in by Format.
 	Members   []Member
 	Authority Authority
-	// Nodes is for how many nodes the volume is laid out; 0 chooses by the size.
-	Nodes   int
+	// Nodes is for how many nodes the volume is laid out; 0 chooses by the size, the members, and Room.
+	Nodes int
+	// Room is how many bytes of records the repository voter must be able to keep; a volume that is too small for it is refused.
+	Room    int64
 	Timings Timings
 	// Force overwrites whatever is there. Without it a device with a known signature is refused.
 	Force bool
@@ -108,7 +110,12 @@ func prepareFormat(o *FormatOptions) (*header, *codec, layout, Device, error) {
 		dev.Close()
 		return fail(fmt.Errorf("format the volume: %s has %d bytes, and a repository volume needs at least %d (64 MiB)", o.Path, size, least))
 	}
-	l, err := newLayout(size/BlockSize, o.Nodes)
+	var l layout
+	if o.Nodes == 0 {
+		l, err = chooseLayout(size/BlockSize, len(o.Members), o.Room)
+	} else if l, err = newLayout(size/BlockSize, o.Nodes); err == nil && l.room() < o.Room {
+		err = fmt.Errorf("%d bytes are too few for %d nodes: the repository voter must be able to keep %d, and has room for %d", size, o.Nodes, o.Room, l.room())
+	}
 	if err != nil {
 		dev.Close()
 		return fail(fmt.Errorf("format the volume: %w", err))

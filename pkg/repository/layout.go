@@ -65,6 +65,31 @@ func newLayout(blocks int64, nodes int) (layout, error) {
 	return l, nil
 }
 
+// room is how many bytes of records an area takes.
+func (l layout) room() int64 { return l.area / 2 * areaData }
+
+// chooseLayout makes a layout whose areas take room bytes of records: for as many nodes as is usual for the size, or else for fewer, but
+// for the members and one more, which a member that is rebuilt needs for a while.
+func chooseLayout(blocks int64, members int, room int64) (layout, error) {
+	least := min(max(4, members+1), MaxNodes)
+	for nodes := max(defaultNodes(min(blocks, MaxSize/BlockSize)), least); ; nodes = max(nodes/2, least) {
+		l, err := newLayout(blocks, nodes)
+		if err == nil && l.room() >= room {
+			return l, nil
+		}
+		if nodes > least {
+			continue
+		}
+		area := max(2*((room+areaData-1)/areaData), minArea)
+		if area > maxArea {
+			return layout{}, fmt.Errorf("the repository voter must be able to keep %d bytes, and %d is the most that any volume takes", room, int64(maxArea/2*areaData))
+		}
+		need := (layout{nodes: least}.areas() + 1 + int64(2*least)*area) * BlockSize
+		return layout{}, fmt.Errorf("%d bytes are too few for %d nodes and %d bytes of records: %d (%d MiB) are needed", blocks*BlockSize, least, room,
+			need, (need+1<<20-1)>>20)
+	}
+}
+
 func (l layout) ballot(node, copyNo int) int64 { return 1 + int64(copyNo*l.nodes+node) }
 func (l layout) hostBeat(node int) int64       { return 1 + int64(2*l.nodes+node) }
 func (l layout) beat(node int) int64           { return 1 + int64(3*l.nodes+node) }

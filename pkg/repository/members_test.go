@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -238,5 +239,43 @@ func TestAKeyThatWasUsedMeanwhileIsKept(t *testing.T) {
 		if s.Node == "c" && (s.Err != nil || !bytes.Equal([]byte(s.Beat.Boot), []byte("x"))) {
 			t.Errorf("c's heartbeat: %+v %v", s.Beat, s.Err)
 		}
+	}
+}
+
+// The layout leaves the voter the room that it is asked for, in as few places as the members need, or says how large the volume must be.
+func TestLayoutUsesTheRoomThereIs(t *testing.T) {
+	for _, c := range []struct {
+		mib     int64
+		members int
+		room    int64
+		nodes   int    // 0: refused
+		says    string // by what
+	}{
+		{64, 2, 0, 8, ""},
+		{64, 2, 1 << 20, 8, ""},
+		{64, 2, 3 << 20, 4, ""}, // eight places would leave 1.9 MiB
+		{64, 7, 3 << 20, 0, "are needed"},
+		{64, 2, 6 << 20, 0, "(100 MiB) are needed"},
+		{100, 2, 6 << 20, 4, ""},
+		{512, 2, 6 << 20, 16, ""},
+		{512, 32, 0, 32, ""},
+		{10 << 10, 2, 20 << 20, 0, "is the most that any volume takes"},
+	} {
+		l, err := chooseLayout(c.mib<<20/BlockSize, c.members, c.room)
+		switch {
+		case c.nodes == 0 && (err == nil || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%d MiB, %d members, %d bytes: %v", c.mib, c.members, c.room, err)
+		case c.nodes != 0 && (err != nil || l.nodes != c.nodes || l.room() < c.room):
+			t.Errorf("%d MiB, %d members, %d bytes: %d places with %d bytes each, %v", c.mib, c.members, c.room, l.nodes, l.room(), err)
+		}
+	}
+	d := repositorytest.NewDisk(MinLabSize)
+	o := FormatOptions{Device: d.Open(), Size: d.Size(), Cluster: testCluster, Node: "a", Members: members("a", "b"),
+		Authority: repositorytest.Authority("a"), Lab: true, Room: 1 << 20}
+	if _, err := Format(o); err == nil || !strings.Contains(err.Error(), "MiB) are needed") {
+		t.Errorf("a volume that is too small: %v", err)
+	}
+	if !bytes.Equal(d.Bytes(0, MinLabSize), make8MiB()) {
+		t.Error("a refused format wrote")
 	}
 }

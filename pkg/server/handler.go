@@ -481,6 +481,8 @@ func checkRequest(r api.Request) error {
 		return need(len(r.Groups) > 0 || r.Node != "", "a group or a node")
 	case api.OpConfirmDown:
 		return need(r.Node != "", "a node")
+	case api.OpReplace: // without a name: the next one
+		return nil
 	case api.OpFormat:
 		return need(r.Repository != "", "a repository")
 	}
