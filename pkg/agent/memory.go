@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,15 +20,20 @@ import (
 
 // No voter with amnesia (attack A10). A store that was put back from an image has forgotten votes and acknowledgements. Each start
 // draws a new value, which goes into the store's record first and then into the log; so a store whose value is older than the log's
-// is a copy, and its server must not take part. Every other member is asked what the log says of this server:
+// is a copy, and its server must not take part. Every other member, and the repository voter, is asked what its log says of this server.
+// There are three answers:
 //
-//   - all at once before the log is opened, for a short time, or until one that leads has answered: it knows all that is committed;
-//   - who could not be asked then, before the first message of the log is read from it or sent to it, and before its round is
-//     confirmed. So no vote and no acknowledgement goes to a member that has not been asked.
+//   - a value: the newest in its state, or in the part of its log that it has not applied, committed or not;
+//   - none: it has read its log to the end, and there is none;
+//   - not yet: it has not opened its log. That is no answer; it is asked again.
 //
-// What this does not find: a copy that was made and put back within one and the same start; a copy whose newer values no member
-// that can be reached knows, because it has just started itself and has not applied its log yet, or is cut off. The record's place
-// (consensus.Identity) finds most of those, and a copy of a whole machine remains an assumption.
+// No message of the log is read or sent, and no round confirmed, before each other member has answered with one of the first two, or
+// could not be reached, or did not answer within rememberOne; one that leads knows all that is committed, and is enough. So a copy is not
+// taken in because it met the one member first that knows as little as itself. Nobody waits for another's log to be up to date: what counts is what lies in it, so
+// after a power cut of all nodes each can answer as soon as its log is open.
+//
+// What this does not find: a copy that was made and put back within one and the same start; a copy whose newer values lie with no member
+// that can be reached. The record's place (consensus.Identity) finds most of those, and a copy of a whole machine remains an assumption.
 
 // memory is what this member's store remembers of its starts.
 type memory struct {
@@ -37,12 +43,14 @@ type memory struct {
 	accepted bool                // it was seen in the log
 	asked    map[string]bool     // members that have told what they know
 	lost     error               // the store is a copy
+	cleared  chan struct{}       // closed when all who can be asked were
 }
 
 // Times of the question.
 const (
 	rememberAtStart = 200 * time.Millisecond // for all, before the log is opened: an agent must be back before its lease runs out
 	rememberOne     = time.Second
+	rememberAgain   = 20 * time.Millisecond // before one that cannot say yet is asked again
 )
 
 type rememberRequest struct {
@@ -52,7 +60,11 @@ type rememberRequest struct {
 type rememberReply struct {
 	Boot    string `json:"boot,omitempty"` // as bootValue makes it; empty: none is known
 	Leading bool   `json:"leading,omitempty"`
+	// NotYet says that the log is not open yet. An older daemon never says so.
+	NotYet bool `json:"not_yet,omitempty"`
 }
+
+var errNotYet = errors.New("its log is not open yet")
 
 // bootValue is a start of a server in the log. The server's id stands in it, because a node that rejoins begins anew.
 func bootValue(server string, b consensus.Boot) string {
@@ -77,7 +89,7 @@ func loggedBoot(server, value string) (consensus.Boot, error) {
 
 // loadMemory reads the store's record before the store is opened.
 func (m *member) loadMemory() error {
-	m.memory.asked = map[string]bool{}
+	m.memory.asked, m.memory.cleared = map[string]bool{}, make(chan struct{})
 	id, err := consensus.LoadIdentity(m.raftDir())
 	switch {
 	case errors.Is(err, consensus.ErrNoIdentity):
@@ -91,32 +103,53 @@ func (m *member) loadMemory() error {
 
 func (m *member) raftDir() string { return filepath.Join(m.opt.Node.StateDir, "raft") }
 
-// askMemories asks the other members, all at once, before the log is opened.
+// askMemories asks the other members, all at once, before the log is opened. It returns after a short time: an agent must be back before
+// its lease runs out. The questions go on, and nothing of the log is said before they are answered (mayTalk).
 func (m *member) askMemories() error {
 	if m.memory.id == nil {
+		close(m.memory.cleared)
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), rememberAtStart)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, node := range sortedKeys(*m.friends.Load()) {
-		if node == m.name {
-			continue
-		}
-		wg.Go(func() {
-			leads, err := m.askMemory(ctx, node)
-			if leads && err == nil {
-				cancel()
-			}
-			if err != nil {
-				m.log.Debug("a member could not be asked what the log knows of this store; it is asked before it is talked to", "member", node, "error", err)
-			}
-		})
+	others := slices.DeleteFunc(sortedKeys(*m.friends.Load()), func(n string) bool { return n == m.name })
+	if k := m.repo.known.Load(); k != nil && k.Volume != nil {
+		others = append(others, repositoryPrefix+k.Volume.UUID)
 	}
-	wg.Wait()
+	answers := make(chan bool, len(others)) // each says whether it was a leader's
+	for _, node := range others {
+		m.work.Go(func() { answers <- m.askUntilKnown(node) })
+	}
+	m.work.Go(func() {
+		defer close(m.memory.cleared)
+		for range others {
+			if <-answers {
+				return
+			}
+		}
+	})
+	select {
+	case <-m.memory.cleared:
+	case <-after(rememberAtStart):
+	}
 	m.memory.mu.Lock()
 	defer m.memory.mu.Unlock()
 	return m.memory.lost
+}
+
+// askUntilKnown asks one member until it knows or cannot be asked.
+func (m *member) askUntilKnown(node string) (leads bool) {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), rememberOne)
+		leads, err := m.askMemory(ctx, node)
+		cancel()
+		switch {
+		case err == nil:
+			return leads
+		case !errors.Is(err, errNotYet):
+			m.log.Debug("a member could not be asked what the log knows of this store; it is asked before it is talked to", "member", node, "error", err)
+			return false
+		}
+		<-after(rememberAgain)
+	}
 }
 
 // beginMemory draws the value of this start, once the log is open.
@@ -157,6 +190,9 @@ func (m *member) askMemory(ctx context.Context, node string) (leads bool, err er
 	} else if err := json.Unmarshal(out, &r); err != nil {
 		return false, fmt.Errorf("the answer of node %s about this store cannot be read", node)
 	}
+	if r.NotYet {
+		return false, fmt.Errorf("node %s: %w", node, errNotYet)
+	}
 	logged, err := loggedBoot(m.id.RaftID, r.Boot)
 	if err != nil {
 		return false, fmt.Errorf("node %s: %w", node, err)
@@ -176,26 +212,60 @@ func (m *member) askMemory(ctx context.Context, node string) (leads bool, err er
 func (m *member) mayTalk(node string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), rememberOne)
 	defer cancel()
+	select {
+	case <-m.memory.cleared:
+	case <-ctx.Done():
+		return errors.New("other members have not said yet what the log knows of this store")
+	}
 	_, err := m.askMemory(ctx, node)
 	return err
 }
 
 // hasAsked is mayTalk for who cannot wait; the question is asked beside it.
 func (m *member) hasAsked(node string) bool {
+	select {
+	case <-m.memory.cleared:
+	default:
+		return false
+	}
 	m.memory.mu.Lock()
 	defer m.memory.mu.Unlock()
 	return m.memory.lost == nil && (m.memory.id == nil || m.memory.asked[node])
 }
 
 func (m *member) serveRemember(_ context.Context, from string, body []byte) ([]byte, error) {
+	if !m.answers.Load() {
+		return json.Marshal(rememberReply{NotYet: true})
+	}
+	led := m.leading()
+	return answerMemory(from, body, m.view(), m.raft.Unapplied, led != nil && led.ready())
+}
+
+// answerMemory says what a log knows of a server's starts: in its state, and in the part that is not applied.
+func answerMemory(from string, body []byte, view *state.State, unapplied func(func([]byte)) error, leads bool) ([]byte, error) {
 	var req rememberRequest
 	if err := json.Unmarshal(body, &req); err != nil {
 		return nil, errors.New("the question cannot be read")
 	}
-	led := m.leading()
-	r := rememberReply{Leading: led != nil && led.ready()}
-	if n := m.view().Node(from); n != nil {
+	r := rememberReply{Leading: leads}
+	if n := view.Node(from); n != nil {
 		r.Boot = n.Random
+	}
+	newest, err := loggedBoot(req.Server, r.Boot)
+	if err != nil {
+		return nil, err
+	}
+	err = unapplied(func(data []byte) {
+		c, err := state.DecodeCommand(data)
+		if err != nil || c.BootRandom == nil || c.BootRandom.Node != from {
+			return
+		}
+		if b, err := loggedBoot(req.Server, c.BootRandom.Value); err == nil && b.Number > newest.Number {
+			newest, r.Boot = b, c.BootRandom.Value
+		}
+	})
+	if err != nil { // the log was cut while it was read
+		r = rememberReply{NotYet: true}
 	}
 	return json.Marshal(r)
 }

@@ -170,12 +170,13 @@ func (p *voterProcess) run(ctx context.Context) error {
 		return errors.Join(err, store.Close())
 	}
 	defer links.Close()
-	links.Handle(rpcRemember, func(_ context.Context, from string, _ []byte) ([]byte, error) {
-		var r rememberReply
-		if n := fsm.newest.Load().Node(from); n != nil {
-			r.Boot = n.Random
+	var open atomic.Pointer[consensus.Voter]
+	links.Handle(rpcRemember, func(_ context.Context, from string, body []byte) ([]byte, error) {
+		v := open.Load()
+		if v == nil {
+			return json.Marshal(rememberReply{NotYet: true})
 		}
-		return json.Marshal(r)
+		return answerMemory(from, body, fsm.newest.Load(), v.Unapplied, false)
 	})
 	cfg := consensus.Config{ID: p.vol.ServerID(), ClusterID: p.id.ClusterUUID, Params: p.Params, FSM: fsm, Clock: p.Clock, Logger: p.log,
 		Exit: p.Exit, StoreTimeout: p.vol.Timings().IO + 500*time.Millisecond,
@@ -191,6 +192,7 @@ func (p *voterProcess) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	open.Store(voter)
 	links.Handle(rpcConfirm, func(_ context.Context, _ string, body []byte) ([]byte, error) {
 		var req consensus.ConfirmRequest
 		if err := json.Unmarshal(body, &req); err != nil {

@@ -93,3 +93,26 @@ func outcome(err error) error {
 		return fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
 }
+
+// Unapplied calls f with each command that lies in this server's log and was not applied yet, in order: what may be committed without
+// this server knowing so, as after a start. It fails when the log is cut meanwhile; the call can be repeated.
+func (n *Node) Unapplied(f func(data []byte)) error {
+	first, err := n.disk.logs.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	last, err := n.disk.logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	for i := max(first, n.AppliedIndex()+1); first > 0 && i <= last; i++ {
+		var l raft.Log
+		if err := n.disk.logs.GetLog(i, &l); err != nil {
+			return fmt.Errorf("read entry %d of the log: %w", i, err)
+		}
+		if l.Type == raft.LogCommand && checkCommand(&l) == nil && l.Data[0] == kindCommand {
+			f(l.Data[1:])
+		}
+	}
+	return nil
+}

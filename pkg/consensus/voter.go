@@ -59,6 +59,9 @@ func OpenVoter(cfg Config, store VoterStore) (*Voter, error) {
 // Confirm is the voter's side of a round of term confirmation, gated as every answer.
 func (v *Voter) Confirm(req ConfirmRequest) ConfirmReply { return v.n.Confirm(req) }
 
+// Unapplied is Node.Unapplied.
+func (v *Voter) Unapplied(f func(data []byte)) error { return v.n.Unapplied(f) }
+
 // Leader is Node.Leader.
 func (v *Voter) Leader() (id string, term uint64) { return v.n.Leader() }
 
