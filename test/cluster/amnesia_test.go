@@ -114,3 +114,74 @@ func writeStore(t *testing.T, dir string, files map[string][]byte) {
 		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}
 }
+
+// The power comes back everywhere at once, and one node's store is a copy. The only one that remembers its newer starts has not applied
+// anything yet: "nothing yet" is not "nothing", and the copy must not come to terms with the one that knows as little as itself before.
+func TestA10RestoredStoreAfterAPowerCut(t *testing.T) {
+	for _, ms := range []time.Duration{-250, -150, -50, 0, 50, 150, 250} { // the one that remembers is back this much later
+		late := ms * time.Millisecond
+		t.Run(late.String(), func(t *testing.T) {
+			inBubble(t, options{seed: 503}, func(r *rig) {
+				v, knows, blank := r.machines["n1"], r.machines["n2"], r.machines["n3"]
+				store := filepath.Join(v.dir, "state", "raft")
+				blank.crash()
+				r.await(20*time.Second, "what it held runs elsewhere", r.settledBut("n3"))
+				v.crash()
+				saved := readStore(t, store)
+				v.boot() // a start that only n1 and n2 know, and a command that only they have
+				r.await(30*time.Second, "n1 is back", func() bool { s := r.status(); return s.Node("n1").State == api.NodeNormal })
+				time.Sleep(2 * time.Second)
+				r.do(api.Request{Op: api.OpSuspend, Groups: []string{"g1"}})
+				v.crash()
+				knows.crash()
+				writeStore(t, store, saved)
+				exits := r.exits.Load()
+				if late < 0 {
+					knows.boot()
+					time.Sleep(-late)
+				}
+				v.boot()
+				blank.boot()
+				if late >= 0 {
+					time.Sleep(late)
+					knows.boot()
+				}
+				r.await(10*time.Second, "n1 refuses to go on", func() bool { return r.exits.Load() > exits && v.agent() == nil })
+				r.await(30*time.Second, "the others go on", func() bool { l := r.leader(); return l == "n2" || l == "n3" })
+				s := r.status()
+				if g := s.Group("g1"); g == nil || !g.Suspended {
+					t.Error("a command that was acknowledged is lost")
+				}
+				must(t, os.RemoveAll(store))
+				v.startAgent()
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				token, err := r.anyAgent().NewToken(ctx, operator, api.NewToken{Node: "n1"})
+				must(t, err)
+				_, err = v.agent().Join(ctx, operator, api.Join{Token: token.Token})
+				must(t, err)
+				r.do(api.Request{Op: api.OpResume, Groups: []string{"g1"}})
+				r.recover(time.Minute)
+			})
+		})
+	}
+}
+
+// A power cut of all nodes: each answers from its own log, nobody waits for another to be up to date, and the cluster is back.
+func TestA10PowerCutOfAll(t *testing.T) {
+	for _, o := range []options{{seed: 504}, {seed: 505, profile: "fast"}, {seed: 506, nodes: 2}, {seed: 507, nodes: 5}} {
+		inBubble(t, o, func(r *rig) {
+			for range 3 {
+				for _, n := range r.names {
+					r.machines[n].crash()
+				}
+				time.Sleep(time.Second)
+				for _, n := range r.names {
+					r.machines[n].boot()
+				}
+				r.await(15*time.Second, "somebody leads", func() bool { return r.leader() != "" })
+				r.recover(30 * time.Second)
+			}
+		})
+	}
+}
