@@ -143,11 +143,12 @@ type disk struct {
 
 	beatAt, readAt, savedAt lease.Instant // when the last of each began; 0: none
 	mailSeen                map[string]uint64
-	cannotWrite, cannotRead error // what became of the newest attempt at each: most looks do not write
+	places                  map[string]int // of the members, by name: whoever has another one now writes other sequences
+	cannotWrite, cannotRead error          // what became of the newest attempt at each: most looks do not write
 }
 
 func newDisk(vol *repository.Volume, name string, clock lease.Clock, out *outbox, hooks diskHooks) *disk {
-	return &disk{vol: vol, name: name, clock: clock, out: out, hooks: hooks, mailSeen: map[string]uint64{}}
+	return &disk{vol: vol, name: name, clock: clock, out: out, hooks: hooks, mailSeen: map[string]uint64{}, places: map[string]int{}}
 }
 
 // look does what is due: mail and heartbeat are written, heartbeats and mail are read. One failure does not keep the rest from being
@@ -202,6 +203,12 @@ func (d *disk) read(p diskPace) (tried bool, err error) {
 			return true, err
 		}
 		d.readAt = now
+		for _, m := range d.vol.Members() {
+			if was, known := d.places[m.Name]; known && was != m.Index {
+				delete(d.mailSeen, m.Name) // it was rebuilt
+			}
+			d.places[m.Name] = m.Index
+		}
 		own := d.index()
 		for _, s := range beats {
 			if s.Node == d.name || s.Err != nil {

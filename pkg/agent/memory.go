@@ -28,12 +28,19 @@ import (
 //   - not yet: it has not opened its log. That is no answer; it is asked again.
 //
 // No message of the log is read or sent, and no round confirmed, before each other member has answered with one of the first two, or
-// could not be reached, or did not answer within rememberOne; one that leads knows all that is committed, and is enough. So a copy is not
+// could not be reached for as long as an election takes to begin, or did not answer within rememberOne; one that leads knows all that is committed, and is enough. So a copy is not
 // taken in because it met the one member first that knows as little as itself. Nobody waits for another's log to be up to date: what counts is what lies in it, so
 // after a power cut of all nodes each can answer as soon as its log is open.
 //
 // What this does not find: a copy that was made and put back within one and the same start; a copy whose newer values lie with no member
 // that can be reached. The record's place (consensus.Identity) finds most of those, and a copy of a whole machine remains an assumption.
+
+// isLost reports whether the store is known to be a copy.
+func (y *memory) isLost() bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.lost != nil
+}
 
 // memory is what this member's store remembers of its starts.
 type memory struct {
@@ -135,8 +142,10 @@ func (m *member) askMemories() error {
 	return m.memory.lost
 }
 
-// askUntilKnown asks one member until it knows or cannot be asked.
+// askUntilKnown asks one member until it knows or cannot be asked. One that cannot be reached is tried for as long as nobody could begin
+// an election anyway: after a power cut of all it is back a moment later.
 func (m *member) askUntilKnown(node string) (leads bool) {
+	begun, patience := time.Now(), rememberAtStart+m.params().RaftHeartbeat
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), rememberOne)
 		leads, err := m.askMemory(ctx, node)
@@ -144,7 +153,9 @@ func (m *member) askUntilKnown(node string) (leads bool) {
 		switch {
 		case err == nil:
 			return leads
-		case !errors.Is(err, errNotYet):
+		case errors.Is(err, peer.ErrClosed) || m.memory.isLost():
+			return false
+		case !errors.Is(err, errNotYet) && time.Since(begun) >= patience:
 			m.log.Debug("a member could not be asked what the log knows of this store; it is asked before it is talked to", "member", node, "error", err)
 			return false
 		}
