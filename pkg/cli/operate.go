@@ -688,6 +688,13 @@ func replaceRepository(ctx context.Context, s *session, t *target) error {
 	if err != nil {
 		return err
 	}
+	d, _, err := s.definition(ctx)
+	if err != nil {
+		return err
+	}
+	if t.name() != "" && !slices.ContainsFunc(d.Repositories, func(r cluster.Repository) bool { return r.Name == t.name() }) {
+		return fail(ExitNotFound, "no repository %s in the definition: clmgr add repository %s DEVICE=..., then clmgr format repository %s", t.name(), t.name(), t.name())
+	}
 	what, before := strings.TrimSpace("replace repository "+t.name()), ""
 	if st.Cluster.Repository != nil {
 		before = st.Cluster.Repository.Name

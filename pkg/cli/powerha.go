@@ -16,7 +16,6 @@ type foreignWord struct {
 
 var foreignActions = []foreignWord{
 	{"discover", []string{"di"}, "nothing has to be discovered: a node's addresses stand in its ADDRESSES"},
-	{"replace", []string{"rep", "swap"}, "add the other repository, format it (clmgr format repository NAME), and delete the old one"},
 	{"recover", nil, "clmgr clear resource_group RG lets the cluster try again what has failed"},
 	{"reset", nil, "there are no locks that could be left behind; staged changes are dropped by clmgr undo"},
 	{"unlock", nil, "there are no locks that could be left behind; staged changes are dropped by clmgr undo"},
