@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -155,10 +156,7 @@ func nextOf(least uint64, index int) uint64 {
 
 // keysOf are the keys that the members' headers hold for this node.
 func (v *Volume) keysOf(all []placedHeader, next *header) map[uint32][]byte {
-	out := map[uint32][]byte{}
-	for id, k := range v.codec.ring.Load().keys {
-		out[id] = k
-	}
+	out := maps.Clone(v.codec.ring.Load().keys)
 	for _, h := range all {
 		if next.member(h.Writer) == nil {
 			continue
