@@ -37,6 +37,12 @@ const (
 	PathCluster    = "/v1/cluster"          // POST CreateCluster -> CreateClusterReply; DELETE -> Reply (this node leaves)
 	PathTokens     = "/v1/tokens"           // POST NewToken -> JoinToken
 	PathJoin       = "/v1/join"             // POST Join -> Reply (the local daemon joins a cluster)
+	PathLocks      = "/v1/locks"            // GET ?name=NAME&since=VERSION&wait=SECONDS -> LockList
+	PathLockOpen   = "/v1/locks/open"       // POST LockOpen -> LockSession (a session on this node)
+	PathLockKeep   = "/v1/locks/keep"       // POST LockKeep -> LockKept: answers late, or when the session is lost
+	PathLockTake   = "/v1/locks/acquire"    // POST LockTake -> LockTaken: answers when the lock is held, or when the wait is over
+	PathLockGive   = "/v1/locks/release"    // POST LockGive -> Reply
+	PathLockClose  = "/v1/locks/close"      // POST LockClose -> Reply
 	PathAdmit      = "/v1/admit"            // POST Admit -> AdmitReply (a member admits a newcomer; the token is the credential)
 )
 
@@ -60,7 +66,7 @@ type Role string
 const (
 	RoleNone    Role = ""
 	RoleView    Role = "view"
-	RoleOperate Role = "operate" // move, online, offline, clear, suspend, start and stop of services
+	RoleOperate Role = "operate" // move, online, offline, clear, suspend, start and stop of services; locks
 	RoleAdmin   Role = "admin"   // the definition, membership, confirmations of death
 )
 

@@ -19,6 +19,7 @@ const (
 	OpUnmanage      Op = "unmanage"           // Groups run on, outside the cluster's care
 	OpManage        Op = "manage"             // the cluster takes Groups back: adopts or starts them
 	OpConfirmDown   Op = "confirm-node-down"  // the operator's word that Node is dead
+	OpReleaseLock   Op = "release-lock"       // takes Lock away from Session, which holds it or waits for it
 	OpReplace       Op = "replace-repository" // puts the formatted volume Repository (none: the next one) to use in place of that in use
 	OpFormat        Op = "format-repository"  // makes the repository volume Repository; destroys what is on its device
 )
@@ -29,7 +30,7 @@ func (o Op) Role() Role {
 	case OpConfirmDown, OpFormat, OpReplace:
 		return RoleAdmin
 	case OpStart, OpStop, OpOnline, OpOffline, OpMove, OpUnsetPriority, OpClear, OpSuspend, OpResume,
-		OpUnmanage, OpManage:
+		OpUnmanage, OpManage, OpReleaseLock:
 		return RoleOperate
 	}
 	return RoleNone
@@ -64,7 +65,10 @@ type Request struct {
 	// else is formatted too.
 	Repository string `json:"repository,omitempty"`
 	Overwrite  bool   `json:"overwrite,omitempty"`
-	Reason     string `json:"reason,omitempty"` // the operator's own words, for the history
+	// Lock and Session are for OpReleaseLock.
+	Lock    string `json:"lock,omitempty"`
+	Session string `json:"session,omitempty"`
+	Reason  string `json:"reason,omitempty"` // the operator's own words, for the history
 }
 
 // A Reply says that a command is committed and applied, or why it was refused.

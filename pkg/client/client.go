@@ -240,6 +240,43 @@ func (c *Client) Do(ctx context.Context, r api.Request) (api.Reply, error) {
 	return send[api.Reply](ctx, c, http.MethodPost, api.PathRequests, r)
 }
 
+// Locks lists the locks, or the named one.
+func (c *Client) Locks(ctx context.Context, name string) (api.LockList, error) {
+	return get[api.LockList](ctx, c, api.PathLocks, url.Values{"name": {name}})
+}
+
+// NextLocks is the list when it differs from version since, or after at most wait.
+func (c *Client) NextLocks(ctx context.Context, name string, since uint64, wait time.Duration) (api.LockList, error) {
+	wait = max(0, min(wait, api.MaxWait))
+	return getWithin[api.LockList](ctx, c, api.PathLocks, url.Values{"name": {name}, "since": {strconv.FormatUint(since, 10)},
+		"wait": {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)}}, wait+c.silence)
+}
+
+// OpenLocks opens a session for locks, or with Again finds it. It must be kept: see api.LockOpen.
+func (c *Client) OpenLocks(ctx context.Context, r api.LockOpen) (api.LockSession, error) {
+	return send[api.LockSession](ctx, c, http.MethodPost, api.PathLockOpen, r)
+}
+
+// KeepLocks hangs until the session is lost, or for a while.
+func (c *Client) KeepLocks(ctx context.Context, r api.LockKeep) (api.LockKept, error) {
+	return send[api.LockKept](ctx, c, http.MethodPost, api.PathLockKeep, r)
+}
+
+// TakeLock asks for a lock, and waits for it if that is asked for.
+func (c *Client) TakeLock(ctx context.Context, r api.LockTake) (api.LockTaken, error) {
+	return send[api.LockTaken](ctx, c, http.MethodPost, api.PathLockTake, r)
+}
+
+// GiveLock releases a lock.
+func (c *Client) GiveLock(ctx context.Context, r api.LockGive) (api.Reply, error) {
+	return send[api.Reply](ctx, c, http.MethodPost, api.PathLockGive, r)
+}
+
+// CloseLocks ends a session.
+func (c *Client) CloseLocks(ctx context.Context, r api.LockClose) (api.Reply, error) {
+	return send[api.Reply](ctx, c, http.MethodPost, api.PathLockClose, r)
+}
+
 // CreateCluster founds a cluster on this node.
 func (c *Client) CreateCluster(ctx context.Context, cc api.CreateCluster) (api.CreateClusterReply, error) {
 	return send[api.CreateClusterReply](ctx, c, http.MethodPost, api.PathCluster, cc)

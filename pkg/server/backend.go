@@ -9,6 +9,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 )
@@ -23,6 +24,20 @@ type Backend interface {
 	Verifier
 	Snapshots
 	Auditor
+	Locker
+}
+
+// A Locker has the cluster's locks. Sessions are of callers on this node; a session is its caller's own, and an administrator's.
+type Locker interface {
+	// Locks lists them, or one; with wait it answers when they differ from version since, or wait is over.
+	Locks(ctx context.Context, name string, since uint64, wait time.Duration) (api.LockList, error)
+	OpenLocks(ctx context.Context, who api.Caller, r api.LockOpen) (api.LockSession, error)
+	// KeepLocks hangs. When its context ends before it answers, the client has gone and the session is closed.
+	KeepLocks(ctx context.Context, who api.Caller, r api.LockKeep) (api.LockKept, error)
+	// TakeLock waits as long as it is asked to. When its context ends before, the lock is not held and not waited for.
+	TakeLock(ctx context.Context, who api.Caller, r api.LockTake) (api.LockTaken, error)
+	GiveLock(ctx context.Context, who api.Caller, r api.LockGive) (api.Reply, error)
+	CloseLocks(ctx context.Context, who api.Caller, r api.LockClose) (api.Reply, error)
 }
 
 // An Auditor finds the newest records of attempted writes, of all nodes.

@@ -58,6 +58,12 @@ func (s *Server) routes() []route {
 		{"DELETE " + api.PathCluster, api.RoleAdmin, 0, true, (*call).leave},
 		{"POST " + api.PathTokens, api.RoleAdmin, api.MaxBody, true, (*call).newToken},
 		{"POST " + api.PathJoin, api.RoleAdmin, api.MaxBody, true, (*call).join},
+		{"GET " + api.PathLocks, api.RoleView, 0, false, (*call).locks},
+		{"POST " + api.PathLockOpen, api.RoleOperate, api.MaxBody, false, (*call).lockOpen},
+		{"POST " + api.PathLockKeep, api.RoleOperate, api.MaxBody, false, (*call).lockKeep},
+		{"POST " + api.PathLockTake, api.RoleOperate, api.MaxBody, false, (*call).lockTake},
+		{"POST " + api.PathLockGive, api.RoleOperate, api.MaxBody, false, (*call).lockGive},
+		{"POST " + api.PathLockClose, api.RoleOperate, api.MaxBody, false, (*call).lockClose},
 		{"POST " + api.PathAdmit, api.RoleNone, api.MaxBody, true, (*call).admit},
 	}
 }
@@ -483,6 +489,8 @@ func checkRequest(r api.Request) error {
 		return need(r.Node != "", "a node")
 	case api.OpReplace: // without a name: the next one
 		return nil
+	case api.OpReleaseLock:
+		return need(r.Lock != "" && r.Session != "", "a lock and a session")
 	case api.OpFormat:
 		return need(r.Repository != "", "a repository")
 	}
@@ -517,6 +525,9 @@ func describe(r api.Request) string {
 	}
 	for _, n := range r.Nodes {
 		s += " " + bounded(n, 64)
+	}
+	if r.Lock != "" {
+		s += " " + bounded(r.Lock, 64) + " of session " + bounded(r.Session, 64)
 	}
 	if r.Manage != "" {
 		s += " manage=" + bounded(r.Manage, 20)

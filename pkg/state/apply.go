@@ -120,6 +120,18 @@ func (t *tx) apply(c *Command) {
 		t.tokenAdd(c.TokenAdd)
 	case c.TokenUse != nil:
 		t.tokenUse(c.TokenUse)
+	case c.LockOpen != nil:
+		t.lockOpen(c.LockOpen)
+	case c.LockClose != nil:
+		t.lockClose(c.LockClose)
+	case c.LockAcquire != nil:
+		t.lockAcquire(c.LockAcquire)
+	case c.LockRelease != nil:
+		t.lockRelease(c.LockRelease)
+	case c.LockBreak != nil:
+		t.lockBreak(c.LockBreak)
+	case c.LocksEnd != nil:
+		t.locksEnd(c.LocksEnd)
 	case c.Note != nil:
 		t.event(c.Note.Event, c.Note.Node, c.Note.Group, "%s", c.Note.Sentence)
 	case c.Noop != nil:
@@ -136,6 +148,7 @@ type tx struct {
 	ownGroup map[string]bool
 	ownInst  map[string]bool // by group: its map of instances
 	ownMarks map[string]bool
+	ownLocks struct{ all, sessions, locks bool }
 }
 
 func begin(s *State, e Entry) *tx {
@@ -155,7 +168,7 @@ func (t *tx) refuse(format string, args ...any) {
 }
 
 func (t *tx) changed() bool {
-	return len(t.ownNode)+len(t.ownGroup) > 0 || t.ownMaps.nodes || t.ownMaps.groups || t.ownMaps.timers || t.ownMaps.tokens ||
+	return len(t.ownNode)+len(t.ownGroup) > 0 || t.ownMaps.nodes || t.ownMaps.groups || t.ownMaps.timers || t.ownMaps.tokens || t.ownLocks.all ||
 		len(t.res.Events) > 0
 }
 

@@ -167,6 +167,7 @@ func (t *tx) install(d *cluster.Definition) {
 	t.s.DefinitionVersion++
 	t.ownNodes()
 	t.ownGroups()
+	t.endRemoved(d)
 	for name := range t.s.Nodes {
 		if d.Node(name) == nil {
 			t.retire(name)

@@ -85,6 +85,8 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 
 	if sameBoot {
 		t.carryOver(c.Node, old.Incarnation)
+	} else if !def.PlatformRestart { // whatever ran on the machine has ended with its boot
+		t.endSessions(c.Node, old.Incarnation, "the node has booted again")
 	}
 	t.outlive(c.Node, old)
 
@@ -92,6 +94,9 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 	started := w.Services == ServicesOn || w.Services == ServicesManual
 	w.Incarnation = max(w.Incarnation, t.s.Retired[c.Node]) + 1
 	t.res.Incarnation = w.Incarnation
+	if sameBoot {
+		t.carrySessions(c.Node, old.Incarnation, w.Incarnation)
+	}
 	if w.BootID != "" && w.BootID != c.BootID {
 		w.OldBoots = with(w.OldBoots, w.BootID)
 		if extra := len(w.OldBoots) - maxOldBoots; extra > 0 {
@@ -373,6 +378,9 @@ func (t *tx) proof(c *Proof) {
 		t.refuse("%s", why)
 		return
 	}
+	if c.Kind.endsLocks() && (former >= 0 || n.Dead != nil) {
+		t.endSessions(c.Node, c.Incarnation, "the node is dead: proof "+string(c.Kind))
+	}
 	if former >= 0 {
 		t.free(c.Node, c.Incarnation, c.Kind, c.Sentence)
 		if !t.s.incarnationHolds(c.Node, c.Incarnation) {
@@ -454,6 +462,9 @@ func (t *tx) die(node string, incarnation uint64, kind ProofKind, sentence strin
 	t.event(EventNodeDead, node, "", "incarnation %d of node %s is dead: proof %s%s", incarnation, node, kind, colon(sentence))
 	if kind != ProofCleanStop {
 		t.event(EventNodeDown, node, "", "node %s is down", node)
+	}
+	if kind.endsLocks() {
+		t.endSessions(node, incarnation, "the node is dead: proof "+string(kind))
 	}
 	t.dropOverrides(node)
 	t.free(node, incarnation, kind, sentence)

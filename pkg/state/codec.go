@@ -184,6 +184,9 @@ func (s *State) check() error {
 	if s.Staged != nil && s.Staged.Definition == nil {
 		return errors.New("something is staged without a definition")
 	}
+	if why := s.checkLocks(); why != "" {
+		return errors.New(why)
+	}
 	for name, t := range s.Timers {
 		if t == nil || t.Name != name {
 			return fmt.Errorf("timer %q is not well formed", name)

@@ -63,6 +63,12 @@ type Command struct {
 	ClearNode     *ClearNode     `json:"clear_node,omitempty"`
 	TokenAdd      *TokenAdd      `json:"token_add,omitempty"`
 	TokenUse      *TokenUse      `json:"token_use,omitempty"`
+	LockOpen      *LockOpen      `json:"lock_open,omitempty"`
+	LockClose     *LockClose     `json:"lock_close,omitempty"`
+	LockAcquire   *LockAcquire   `json:"lock_acquire,omitempty"`
+	LockRelease   *LockRelease   `json:"lock_release,omitempty"`
+	LockBreak     *LockBreak     `json:"lock_break,omitempty"`
+	LocksEnd      *LocksEnd      `json:"locks_end,omitempty"`
 	Note          *Note          `json:"note,omitempty"`
 	Noop          *Noop          `json:"noop,omitempty"`
 }
@@ -75,7 +81,10 @@ type Result struct {
 	// Incarnation is NodeBoot's answer; Generation is Acquire's.
 	Incarnation uint64
 	Generation  uint64
-	Events      []Event // what was added to the history
+	// Token is the fencing token of a lock that is held; Waits says that the session waits for it. Both are LockAcquire's.
+	Token  uint64
+	Waits  bool
+	Events []Event // what was added to the history
 }
 
 // Create makes the cluster: once, as the first command.

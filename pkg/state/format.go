@@ -12,12 +12,17 @@ func (c *Command) Needs() int {
 		return definitionNeeds(c.SetDefinition.Definition)
 	case c.Stage != nil, c.Activate != nil:
 		return 2
+	case c.LockOpen != nil, c.LockClose != nil, c.LockAcquire != nil, c.LockRelease != nil, c.LockBreak != nil, c.LocksEnd != nil:
+		return 3
 	}
 	return 1
 }
 
 // needs is the oldest format in which the state can be written.
 func (s *State) needs() int {
+	if s.Locks != nil {
+		return 3
+	}
 	if s.Staged != nil || s.StagedVersion != 0 {
 		return 2
 	}

@@ -13,7 +13,8 @@ import (
 //
 //	1  the first
 //	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
-const Format = 2
+//	3  locks and their sessions
+const Format = 3
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which
 // shares what did not change. All methods may be called by any goroutine. The zero value (or New) is the state before the
@@ -44,6 +45,9 @@ type State struct {
 	Groups  map[string]*Group `json:"groups,omitempty"`
 	Timers  map[string]*Timer `json:"timers,omitempty"` // delayed fallback timers, by name
 	Tokens  map[string]*Token `json:"tokens,omitempty"` // join tokens, by hash
+
+	// Locks are the named locks; nil until there was one.
+	Locks *Locks `json:"locks,omitempty"`
 
 	// CAKeys and the like are no part of the state: secrets do not enter the log.
 

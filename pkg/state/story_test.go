@@ -79,6 +79,9 @@ func story(commands []func(*State) Command, used map[string]bool) string {
 		if r.Refused != "" {
 			fmt.Fprintf(&b, "    refused: %s\n", r.Refused)
 		}
+		if r.Token != 0 || r.Waits {
+			fmt.Fprintf(&b, "    token %#x waits %v\n", r.Token, r.Waits)
+		}
 		if r.Incarnation+r.Generation != 0 {
 			fmt.Fprintf(&b, "    incarnation %d generation %#x\n", r.Incarnation, r.Generation)
 		}
@@ -190,6 +193,22 @@ func storyCommands() map[string][]func(*State) Command {
 			do(Command{Stage: &Stage{Definition: less}}), do(Command{SetDefinition: &SetDefinition{Base: 1, Definition: less}}), do(Command{Activate: &Activate{Version: 7}}),
 			do(Command{Activate: &Activate{Version: 1}}), do(Command{Stage: &Stage{Version: 2, Definition: less}}), do(Command{Stage: &Stage{Version: 3}}),
 			arm("n1", 1), start("a", "n1"), do(Command{Stage: &Stage{Version: 4, Definition: less}}), do(Command{Activate: &Activate{Version: 5}}),
+		),
+		"locks": with(
+			arm("n1", 1), do(Command{LockOpen: &LockOpen{Session: "aaaaaaaaaaaaaaaa", Node: "n1", Incarnation: 1, Who: "root", TTL: 15 * time.Second}}),
+			do(Command{LockOpen: &LockOpen{Session: "bbbbbbbbbbbbbbbb", Node: "n2", Incarnation: 1, Who: "app", TTL: 15 * time.Second}}),
+			do(Command{LockOpen: &LockOpen{Session: "cccccccccccccccc", Node: "n2", Incarnation: 1, Who: "app", TTL: 15 * time.Second, Again: true}}),
+			do(Command{LockAcquire: &LockAcquire{Session: "aaaaaaaaaaaaaaaa", Node: "n1", Seq: 1, Name: "db", Mode: LockExclusive}}),
+			do(Command{LockAcquire: &LockAcquire{Session: "bbbbbbbbbbbbbbbb", Node: "n2", Seq: 1, Name: "db", Mode: LockShared}}),
+			do(Command{LockAcquire: &LockAcquire{Session: "bbbbbbbbbbbbbbbb", Node: "n2", Seq: 2, Name: "db", Mode: LockShared, Wait: true}}),
+			do(Command{LockRelease: &LockRelease{Session: "aaaaaaaaaaaaaaaa", Node: "n1", Seq: 2, Name: "db"}}),
+			do(Command{LockAcquire: &LockAcquire{Session: "aaaaaaaaaaaaaaaa", Node: "n1", Seq: 1, Name: "db", Mode: LockExclusive, Wait: true}}),
+			do(Command{LockAcquire: &LockAcquire{Session: "aaaaaaaaaaaaaaaa", Node: "n1", Seq: 3, Name: "db", Mode: LockExclusive, Wait: true}}),
+			do(Command{By: "root", LockBreak: &LockBreak{Session: "bbbbbbbbbbbbbbbb", Name: "db"}}), do(Command{LockBreak: &LockBreak{Session: "bbbbbbbbbbbbbbbb", Name: "db"}}),
+			do(Command{LocksEnd: &LocksEnd{Node: "n1", Incarnation: 1}}),
+			do(Command{NodeLost: &NodeLost{Node: "n1", Incarnation: 1, Sentence: "silent"}}),
+			do(Command{Proof: &Proof{Node: "n1", Incarnation: 1, Kind: ProofFenced, Sentence: "the power is off"}}),
+			do(Command{LockClose: &LockClose{Session: "bbbbbbbbbbbbbbbb", Node: "n2"}}),
 		),
 		"group": with(
 			arm("n1", 1), start("a", "n1"), says("a", "n1", OutcomeOnline), says("a", "n1", OutcomeOnline), start("a", "n2"),
