@@ -100,6 +100,7 @@ type member struct {
 	openedWith  lease.Params  // with which the log was opened: raft's own timings do not change after that
 	front       *server.Server
 	notify      notifier
+	locks       lockDesk
 	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
 
 	verifying sync.Mutex       // one verification at a time is asked for by this node
@@ -135,6 +136,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m.fencer = m.opt.Fencer
 	m.notify.init()
 	m.disk.init(m.clock.Now())
+	m.locks.init()
 	m.local.Store(&local{})
 	m.friends.Store(&map[string][]string{})
 	m.fsm = newFSM(m.log, m.viewChanged, func(why string) { m.a.fail(errors.New(why)) })
@@ -246,6 +248,8 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.trimOutputs(ctx) })
 	m.work.Go(func() { m.keepMeasuring(ctx) })
 	m.work.Go(func() { m.keepVerifying(ctx) })
+	m.locks.ctx = ctx
+	m.work.Go(func() { m.keepLocks(ctx) })
 	go func() {
 		defer close(m.loopDone)
 		m.runLoop(ctx)
@@ -300,6 +304,7 @@ func (m *member) post(v any) { m.mail.post(v) }
 
 func (m *member) viewChanged() {
 	m.mail.wake()
+	m.locks.lookForNews(m.view())
 }
 
 // loopAlive reports whether the loop has made a pass within progressLimit.

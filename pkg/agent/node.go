@@ -246,6 +246,7 @@ func (m *member) gotGrant(e granted) {
 	n.lastContact, n.unknown = now, false
 	if e.requested > n.requested {
 		n.requested = e.requested
+		m.locks.lease.Store(&leaseView{requested: n.requested, soft: n.softLimit(m)})
 	}
 	if e.grant.Newer(n.grant) {
 		n.grant, n.listAt = e.grant, e.requested

@@ -298,6 +298,8 @@ func commandsOf(r api.Request) ([]*state.Command, error) {
 		return each(func(g string) *state.Command {
 			return &state.Command{UnmanageGroup: &state.UnmanageGroup{Group: g}}
 		})
+	case api.OpReleaseLock:
+		return []*state.Command{{LockBreak: &state.LockBreak{Name: r.Lock, Session: r.Session}}}, nil
 	case api.OpConfirmDown:
 		return []*state.Command{{Proof: &state.Proof{Node: r.Node, Kind: state.ProofOperator, Sentence: confirmSentence(r)}}}, nil
 	}
@@ -484,6 +486,14 @@ func subjectOf(c *state.Command) string {
 		return c.Measure.Node
 	case c.BootRandom != nil:
 		return c.BootRandom.Node
+	case c.LockOpen != nil:
+		return c.LockOpen.Node
+	case c.LockClose != nil:
+		return c.LockClose.Node
+	case c.LockAcquire != nil:
+		return c.LockAcquire.Node
+	case c.LockRelease != nil:
+		return c.LockRelease.Node
 	case c.Note != nil:
 		return c.Note.Node
 	}

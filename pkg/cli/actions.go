@@ -107,6 +107,8 @@ func init() {
 						{"GROUP", "group", "only of this group"}, {"KIND", "name", "as node_down"}}},
 				{class: "snapshot", aliases: snapshotWords, usage: "[NAME[,NAME]]", names: namesListOpt, run: querySnapshots,
 					doc: "the kept definitions and where they are; those that begin with auto. the cluster took by itself before a change"},
+				{class: "lock", aliases: []string{"locks"}, usage: "[NAME[,NAME]]", names: namesListOpt, run: queryLocks,
+					doc: "the cluster's locks: who holds them with which token, and who waits in which order"},
 				{class: "audit", names: namesNone, run: queryAudit, doc: "who asked for which change on which node, and what became of it; refused attempts too",
 					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"USER", "name", "only what this user asked for"}, {"NODE", "node", "only what was asked there"}, {"RESULT", "word", "as done, refused, forbidden"}}},
 				{class: "status", names: namesNone, run: queryStatus, doc: "everything that this node knows of the cluster (best with -o json)"},
@@ -213,6 +215,13 @@ func init() {
 					{"ADDRESS", "host:port[,...]", "members to ask (default: those in the token)"}, {"NODE", "name", "this node's name (default: the token's)"}, timeoutAttr}}}},
 		{name: "leave", doc: "leave the cluster", operations: []operation{
 			{class: "cluster", names: namesNone, run: deleteCluster, doc: "take this node out of its cluster (needs -f)"}}},
+		{name: "lock", doc: "run a command under a cluster-wide lock", bare: &operation{
+			usage: "run NAME [-s|--shared] [-w SECONDS|--try] [-E STATUS] [--ttl SECONDS] [--lost=term|kill|ignore] -- COMMAND ...", names: namesAll, run: lockUsed,
+			doc: "wait for the lock NAME, run COMMAND while it is held, and exit with its status: as flock(1), on all nodes together. Own statuses: 123 the lock was lost " +
+				"(the command was ended), 124 not free (-E), 125 clmgr could not ask, 126 and 127 the command cannot be run or found"}},
+		{name: "release", doc: "take a lock away", operations: []operation{
+			{class: "lock", usage: "NAME SESSION=id", names: namesOne, run: releaseLock, attrs: []argument{{"SESSION", "id", "whose: clmgr query lock NAME shows it"}, timeoutAttr},
+				doc: "take the lock from a session that holds it or waits for it. Its command is told, and may go on for a moment while the next has the lock already"}}},
 		{name: "explain", doc: "why a group is where it is", bare: &operation{usage: "GROUP [NODE]", names: namesUpToTwo, run: explain,
 			doc: "why the group is where it is; with NODE: why it is or is not there"}},
 		{name: "simulate", doc: "what would happen", bare: &operation{usage: "FILE | --live 'STEP'...", names: namesAll, run: simulate,

@@ -77,6 +77,9 @@ func Main(ctx context.Context, env Env, args []string) int {
 	if len(args) > 0 && args[0] == completeWord {
 		return complete(ctx, env, args[1:])
 	}
+	if len(args) > 0 && strings.EqualFold(args[0], "lock") {
+		return lockMain(ctx, env, args[1:])
+	}
 	c, err := parse(args)
 	if c.yaml {
 		var end func()

@@ -54,9 +54,12 @@ type Server struct {
 	mu      sync.Mutex
 	closed  bool
 	servers []*http.Server
-	stop    context.CancelFunc
+	stop    context.CancelCauseFunc
 	base    context.Context
 }
+
+// ErrClosed is the cause of the contexts of calls that end because the server does, and not because their caller has gone.
+var ErrClosed = errors.New("the daemon stops")
 
 // New makes a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
@@ -78,7 +81,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Audit == nil {
 		cfg.Audit = cfg.Log
 	}
-	base, stop := context.WithCancel(context.Background())
+	base, stop := context.WithCancelCause(context.Background())
 	return &Server{cfg: cfg, audit: cfg.Audit, body: bodyTimeout, base: base, stop: stop}, nil
 }
 
@@ -108,7 +111,7 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.stop()
+	s.stop(ErrClosed)
 	for _, h := range s.servers {
 		_ = h.Close() // the listener's close error tells nobody anything at this point
 	}

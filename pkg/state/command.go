@@ -84,6 +84,7 @@ type Result struct {
 	// Token is the fencing token of a lock that is held; Waits says that the session waits for it. Both are LockAcquire's.
 	Token  uint64
 	Waits  bool
+	Busy   bool    // refused because others hold it
 	Events []Event // what was added to the history
 }
 

@@ -336,6 +336,7 @@ func (t *tx) lockAcquire(c *LockAcquire) {
 		t.refuse("the session waits for lock %s already", c.Name)
 	case !c.Wait && !l.free(c.Mode):
 		t.refuse("lock %s is held by %s", c.Name, t.s.lockHolders(l))
+		t.res.Busy = true
 	case l == nil && t.s.Locks != nil && len(t.s.Locks.Locks) >= MaxLocks:
 		t.refuse("%d locks are in use, more are not allowed", MaxLocks)
 	case len(x.Locks) >= MaxSessionLocks:

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 )
@@ -396,4 +397,45 @@ func clone(st api.Status) api.Status {
 	}
 	out.Pending = append([]api.PendingStep(nil), st.Pending...)
 	return out
+}
+
+// Locks implements server.Locker: this backend has no locks, only sessions that are kept.
+func (b *Backend) Locks(context.Context, string, uint64, time.Duration) (api.LockList, error) {
+	return api.LockList{Locks: []api.Lock{}}, nil
+}
+
+// OpenLocks implements server.Locker.
+func (b *Backend) OpenLocks(_ context.Context, _ api.Caller, r api.LockOpen) (api.LockSession, error) {
+	if r.Again {
+		return api.LockSession{}, api.Errorf(api.CodeNotFound, "the lock session is lost")
+	}
+	return api.LockSession{Session: "0123456789abcdef", TTLSeconds: api.DefaultLockTTL.Seconds(), Node: "n1"}, nil
+}
+
+// KeepLocks implements server.Locker: it hangs as it is asked to.
+func (b *Backend) KeepLocks(ctx context.Context, _ api.Caller, r api.LockKeep) (api.LockKept, error) {
+	select {
+	case <-ctx.Done():
+		return api.LockKept{}, context.Cause(ctx)
+	case <-time.After(time.Duration(r.WaitSeconds * float64(time.Second))):
+		return api.LockKept{}, nil
+	}
+}
+
+// TakeLock implements server.Locker: the lock "busy" is somebody else's.
+func (b *Backend) TakeLock(_ context.Context, _ api.Caller, r api.LockTake) (api.LockTaken, error) {
+	if r.Name == "busy" {
+		return api.LockTaken{Busy: "lock busy is held by app on node n2 (exclusive)"}, nil
+	}
+	return api.LockTaken{Held: true, Token: 42}, nil
+}
+
+// GiveLock implements server.Locker.
+func (b *Backend) GiveLock(context.Context, api.Caller, api.LockGive) (api.Reply, error) {
+	return api.Reply{Index: 1}, nil
+}
+
+// CloseLocks implements server.Locker.
+func (b *Backend) CloseLocks(context.Context, api.Caller, api.LockClose) (api.Reply, error) {
+	return api.Reply{Index: 1}, nil
 }
