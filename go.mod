@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/boltdb/bolt => go.etcd.io/bbolt v1.3.12
 
 require (
+	github.com/anishathalye/porcupine v1.1.0
 	github.com/coreos/go-systemd/v22 v22.6.0
 	github.com/gdamore/tcell/v2 v2.13.10
 	github.com/goccy/go-yaml v1.19.2
