@@ -67,6 +67,7 @@ type deskSession struct {
 	keeps int               // calls that hang now, which are one too
 	held  map[string]uint64 // locks, with the index at which they were known to be held
 	lost  string            // why, once it is
+	told  bool              // the client knows
 	done  chan struct{}     // closed when it is lost
 }
 
@@ -124,9 +125,11 @@ func (m *member) tendLocks(ctx context.Context) bool {
 			delete(d.sessions, s.id)
 		case isolated > 0:
 			d.lose(s, fmt.Sprintf("node %s has had no word of a leader for %.1f s: others may be given its locks", m.name, isolated.Seconds()))
-			d.ending[s.id] = d.ending[s.id]
 		case s.keeps == 0 && now.Sub(s.heard) >= s.ttl:
 			d.lose(s, fmt.Sprintf("its client has said nothing for %s", s.ttl))
+		}
+		// Its client first: it is told, or has given up by itself.
+		if s.lost != "" && d.sessions[s.id] == s && (s.told || s.keeps == 0 && now.Sub(s.heard) >= s.ttl) {
 			d.ending[s.id] = d.ending[s.id]
 		}
 	}
@@ -397,6 +400,7 @@ func (m *member) lookAtSession(s *deskSession) api.LockKept {
 	m.locks.mu.Lock()
 	defer m.locks.mu.Unlock()
 	out := api.LockKept{Lost: s.lost}
+	s.told = s.lost != ""
 	for _, name := range slices.Sorted(maps.Keys(s.held)) {
 		if view.Index >= s.held[name] && view.Lock(name).Holder(s.id) == nil {
 			out.Gone = append(out.Gone, name)

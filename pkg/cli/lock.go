@@ -291,9 +291,10 @@ func (h *lockHold) keep(ctx context.Context, known time.Time) {
 			return
 		}
 		asked := time.Now()
-		one, cancel := context.WithTimeout(ctx, min(left, wait+wait/2))
-		kept, err := h.client.KeepLocks(one, api.LockKeep{Session: h.session, WaitSeconds: wait.Seconds()})
-		cancel()
+		kept, ok, err := h.keepOnce(ctx, wait, left)
+		if !ok {
+			continue
+		}
 		switch {
 		case err == nil && kept.Lost != "":
 			h.lost <- kept.Lost
@@ -321,6 +322,28 @@ func (h *lockHold) keep(ctx context.Context, known time.Time) {
 		case <-ctx.Done():
 		case <-time.After(200 * time.Millisecond):
 		}
+	}
+}
+
+// keepOnce waits for an answer for as long as the session is sure. After that the call hangs on until the command has ended: hanging
+// up is giving the locks back.
+func (h *lockHold) keepOnce(ctx context.Context, wait, left time.Duration) (api.LockKept, bool, error) {
+	type answer struct {
+		kept api.LockKept
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		kept, err := h.client.KeepLocks(ctx, api.LockKeep{Session: h.session, WaitSeconds: wait.Seconds()})
+		got <- answer{kept, err}
+	}()
+	limit := time.NewTimer(left)
+	defer limit.Stop()
+	select {
+	case a := <-got:
+		return a.kept, true, a.err
+	case <-limit.C:
+		return api.LockKept{}, false, nil
 	}
 }
 

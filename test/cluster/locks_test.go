@@ -53,7 +53,7 @@ func TestLockHistories(t *testing.T) {
 		}
 	}
 	t.Logf("in all: %v", found)
-	for _, k := range []string{"acquired", "busy", "released", "told lost", "died", "taken up again"} {
+	for _, k := range []string{"acquired", "busy", "released", "told lost", "died", "without an answer", "taken up again"} {
 		if found[k] == 0 && *seed == 0 {
 			t.Errorf("no history had a client that was %q: the test does not reach it", k)
 		}
@@ -128,6 +128,8 @@ func (h *lockHistory) disturb(d time.Duration) {
 			r.lan.CutOneWay(v, r.others(v)[r.random(len(r.names)-1)])
 		case 3:
 			r.machines[v].kill9()
+			time.Sleep(time.Duration(r.random(1500)) * time.Millisecond)
+			r.tend()
 		case 4:
 			if l := r.leader(); l != "" {
 				r.lan.Isolate(l)
@@ -288,7 +290,8 @@ func (c *lockClient) session(id string, known time.Time) {
 		c.pause(1000)
 	}
 	if ctx.Err() == nil {
-		_ = c.call(ctx, func(ctx context.Context, a *agent.Agent) error {
+		cancel(errors.New("closed"))
+		_ = c.call(context.Background(), func(ctx context.Context, a *agent.Agent) error {
 			_, err := a.CloseLocks(ctx, operator, api.LockClose{Session: id})
 			return err
 		})
@@ -348,17 +351,16 @@ func (c *lockClient) keep(ctx context.Context, id string, known time.Time, end f
 		}
 		asked := time.Now()
 		var kept api.LockKept
-		one, cancel := context.WithTimeout(context.Background(), left)
-		stop := context.AfterFunc(ctx, cancel)
-		err := c.call(one, func(ctx context.Context, a *agent.Agent) error {
+		// The call hangs on when this client gives up: it hangs up only when it has stopped what it did.
+		answered := time.AfterFunc(left, func() { end(time.Now(), "without an answer") })
+		err := c.call(ctx, func(ctx context.Context, a *agent.Agent) error {
 			r, err := a.KeepLocks(ctx, operator, api.LockKeep{Session: id})
 			if err == nil {
 				kept = r
 			}
 			return err
 		})
-		stop()
-		cancel()
+		answered.Stop()
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -388,4 +390,3 @@ func (c *lockClient) keep(ctx context.Context, id string, known time.Time, end f
 		time.Sleep(100 * time.Millisecond)
 	}
 }
-

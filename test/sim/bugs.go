@@ -44,6 +44,7 @@ const (
 	BugVoterAge       = "voter age older than its process"
 	BugNoConfirm      = "confirmation not noted with the answer"
 	BugStuckLeader    = "grants by a stuck leader"
+	BugSilentLocks    = "silence ends lock sessions"
 	BugSettings       = "settings changed under an arming"
 )
 
@@ -76,6 +77,7 @@ var Bugs = []*Bug{
 	{Name: BugVoterAge, Attack: "C4", Faults: []string{"pair, restart, isolate"}, Nodes: 3},
 	{Name: BugNoConfirm, Attack: "A11", Faults: []string{"pair, restart, isolate"}, Nodes: 3},
 	{Name: BugSettings, Attack: "A4", Faults: []string{"definition and restart"}, Quiet: []string{"armed", "pet"}, Class: lease.Independent},
+	{Name: BugSilentLocks, Attack: "M06", Faults: []string{"cut node"}, Entry: silenceEndsLocks},
 	{Name: BugStuckLeader, Attack: "B6", Faults: []string{"loop of the leader"}},
 }
 

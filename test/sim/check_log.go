@@ -26,6 +26,7 @@ type ledger struct {
 	lastGen  uint64
 	versions map[string][]version // of a group's holders
 	def      *cluster.Definition
+	locks    lockBook
 	staged   *cluster.Definition // waits for an activation
 	online   map[hold]bool       // group on node, generation
 
@@ -104,6 +105,7 @@ func (b *ledger) entry(e *entry, before *state.State) {
 	case c.NewEpoch != nil:
 		b.newEpoch(c.NewEpoch, e.after)
 	}
+	b.locks.check(b, e, before)
 	b.unmanagedMarks(e.after)
 	if !b.w.suppressed("held") {
 		b.compare(e)

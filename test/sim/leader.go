@@ -30,7 +30,8 @@ type leadership struct {
 	running int
 	begun   lease.Instant
 
-	doomedHere map[lease.Subject]bool // for the checker of grants
+	lockless   map[lease.Subject]lease.Instant // see lockEnds
+	doomedHere map[lease.Subject]bool          // for the checker of grants
 }
 
 func (l *leadership) end(why string) {
@@ -316,7 +317,7 @@ func (a *agent) leadPass(l *leadership, v *state.State, now lease.Instant) {
 	if l.proposing || v.Definition == nil {
 		return
 	}
-	batch := a.findings(l, v, now)
+	batch := append(a.findings(l, v, now), a.lockEnds(l, v, now)...)
 	if len(batch) == 0 {
 		batch = a.plan(l, v, now)
 	}

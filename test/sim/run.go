@@ -106,6 +106,8 @@ func newWorld(o Options, stats *Stats) *world {
 	w.after(3*time.Second, "services", func() { w.startServices() })
 	w.after(8*time.Second, "fault", w.inject)
 	w.after(9*time.Second, "operator", w.ops.live)
+	clients := &lockClients{w: w, r: rand.New(rand.NewPCG(o.Seed, 3))}
+	w.after(10*time.Second, "locks", clients.live)
 	w.after(time.Second, "watch", w.watchLosers)
 	return w
 }
