@@ -56,6 +56,9 @@ lint: $(GOLANGCI) ## gofmt, vet, linters
 sim: ## the seeded simulation: prints seeds and steps; STEPS=n, SEED=n
 	$(GO) test ./test/sim -run '^TestSim$$' -count=1 -v -timeout 40m -sim.steps=$(or $(STEPS),300000) $(if $(SEED),-sim.seed=$(SEED))
 
+locks: ## competing clients of locks under faults, in fake time: 200 histories judged by porcupine; N=n, SEED=n
+	$(GO) test ./test/cluster -run TestLockHistories -count=1 -v -timeout 40m -cluster.histories=$(or $(N),200) $(if $(SEED),-cluster.seed=$(SEED))
+
 e2e: build ## real processes in network namespaces (root, or user namespaces)
 	$(GO) test ./test/e2e -count=1 -v -timeout 40m
 
