@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
+	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/server"
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -27,7 +28,7 @@ import (
 // are left in which the client may run on:
 //
 //   - The node is isolated and armed. It lets go of its groups and disarms at L_soft, and is proven dead by time no sooner than at
-//     Expiry, after the last request that was granted. It tells its clients at L_soft (loseIsolated).
+//     Expiry, after the last request that was granted. It tells its clients at L_soft (tendLocks).
 //   - It is isolated and not armed. The leader proves it dead at once, which says nothing of programs, so Apply keeps the sessions. No
 //     leader grants that incarnation anything after the proof; so the node's newest granted request is older than the proof, and it
 //     tells its clients within L_soft of it. The leader ends the sessions after their TTL and 2 L_soft, counted from when it saw the proof
@@ -119,7 +120,7 @@ func (m *member) tendLocks(ctx context.Context) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.sessions {
-		switch isolated := m.isolated(s, now); {
+		switch isolated := m.withoutGrant(s, now); {
 		case view.Index >= s.index && view.LockSession(s.id) == nil:
 			d.lose(s, "the cluster has ended it")
 			delete(d.sessions, s.id)
@@ -148,8 +149,8 @@ func (m *member) tendLocks(ctx context.Context) bool {
 	return len(d.sessions)+len(d.strays)+len(d.ending) > 0
 }
 
-// isolated is for how long this node has had no grant, once that is too long; else 0.
-func (m *member) isolated(s *deskSession, now lease.Instant) time.Duration {
+// withoutGrant is for how long this node has had no grant, once that is too long; else 0.
+func (m *member) withoutGrant(s *deskSession, now lease.Instant) time.Duration {
 	v := m.locks.lease.Load()
 	soft := v.soft
 	if soft == 0 {
@@ -614,7 +615,7 @@ func lockShare(view *state.State, h *state.LockShare) api.LockShare {
 
 // lockEnds proposes the end of sessions whose incarnation is over without its machine being known to have ended, when they have had
 // their time: see the top of this file.
-func (m *member) lockEnds(led *leadership, view *state.State, now lease.Instant) []proposal {
+func (m *member) lockEnds(led *leadership, view *state.State, now lease.Instant) []leader.Proposal {
 	if view.Locks == nil {
 		return nil
 	}
@@ -626,7 +627,7 @@ func (m *member) lockEnds(led *leadership, view *state.State, now lease.Instant)
 		}
 	}
 	maps.DeleteFunc(led.lockless, func(s lease.Subject, _ lease.Instant) bool { return longest[s] == 0 })
-	var out []proposal
+	var out []leader.Proposal
 	for _, name := range view.NodeNames() {
 		for s, ttl := range longest {
 			if s.Node != name {
@@ -636,7 +637,7 @@ func (m *member) lockEnds(led *leadership, view *state.State, now lease.Instant)
 			if !ok {
 				led.lockless[s] = now
 			} else if wait := ttl + 2*m.params().Soft; now.Sub(since) >= wait+wait/100 {
-				out = append(out, fact(&state.Command{LocksEnd: &state.LocksEnd{Node: s.Node, Incarnation: s.Incarnation}}))
+				out = append(out, leader.Proposal{Command: &state.Command{LocksEnd: &state.LocksEnd{Node: s.Node, Incarnation: s.Incarnation}}})
 			}
 		}
 	}

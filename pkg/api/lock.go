@@ -100,3 +100,13 @@ type LockShare struct {
 	// Silent says that nothing is heard of the node: the lock stays until its end is certain.
 	Silent bool `json:"silent,omitempty"`
 }
+
+// GoodSession reports whether the text can be the id of a session that a daemon has opened: 32 hexadecimal digits.
+func GoodSession(id string) bool {
+	for _, r := range id {
+		if (r < 'a' || r > 'f') && (r < '0' || r > '9') {
+			return false
+		}
+	}
+	return len(id) == 32
+}

@@ -502,6 +502,9 @@ func releaseLock(ctx context.Context, s *session, t *target) error {
 	if !ok || id == "" {
 		return fail(ExitMissing, "release lock needs SESSION=, which clmgr query lock %s shows", t.name())
 	}
+	if !api.GoodSession(id) {
+		return fail(ExitIncorrect, "SESSION=%.64q: 32 hexadecimal digits, as clmgr query lock shows it", id)
+	}
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
 	reply, err := s.client.Do(ctx, api.Request{Op: api.OpReleaseLock, Lock: t.name(), Session: id, Reason: s.trace})

@@ -99,8 +99,8 @@ func TestReleaseLock(t *testing.T) {
 		asked = append(asked, r)
 		return api.Reply{Index: 1}, nil
 	}
-	if got := l.call(context.Background(), Env{Name: "clmgr"}, "release", "lock", "db", "SESSION=abc"); got.status != 0 || len(asked) != 1 ||
-		asked[0].Op != api.OpReleaseLock || asked[0].Lock != "db" || asked[0].Session != "abc" {
+	if got := l.call(context.Background(), Env{Name: "clmgr"}, "release", "lock", "db", "SESSION=0123456789abcdef0123456789abcdef"); got.status != 0 || len(asked) != 1 ||
+		asked[0].Op != api.OpReleaseLock || asked[0].Lock != "db" || asked[0].Session != "0123456789abcdef0123456789abcdef" {
 		t.Errorf("%+v %+v", got, asked)
 	}
 	if got := l.call(context.Background(), Env{Name: "clmgr"}, "release", "lock", "db"); got.status != ExitMissing {

@@ -490,6 +490,9 @@ func checkRequest(r api.Request) error {
 	case api.OpReplace: // without a name: the next one
 		return nil
 	case api.OpReleaseLock:
+		if r.Session != "" && !api.GoodSession(r.Session) {
+			return api.Errorf(api.CodeInvalid, "%q cannot be a session: 32 hexadecimal digits", bounded(r.Session, 64))
+		}
 		return need(r.Lock != "" && r.Session != "", "a lock and a session")
 	case api.OpFormat:
 		return need(r.Repository != "", "a repository")

@@ -142,18 +142,15 @@ func TestLocks(t *testing.T) {
 	}
 }
 
-// TestMeasureLocks prints how many operations a cluster of three takes: each a lock that is taken, or given back.
-func TestMeasureLocks(t *testing.T) {
-	if !*measured {
-		t.Skip("run with -measure")
-	}
+// BenchmarkLocks prints how many operations a cluster of three takes: each a lock that is taken, or given back.
+func BenchmarkLocks(t *testing.B) {
 	w := begin(t, setup{noWatch: true})
 	w.whole()
 	for _, each := range []int{1, 4, 16, 40} {
 		var ops atomic.Int64
 		var worst atomic.Int64
 		var all sync.WaitGroup
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		for i := range each * len(w.nodes) {
 			c := client.New(w.NodePath(w.nodes[i%len(w.nodes)], "run", "clstrmgrd.sock"))
 			defer c.Close()
