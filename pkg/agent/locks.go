@@ -131,7 +131,7 @@ func (m *member) tendLocks(ctx context.Context) bool {
 		}
 		// Its client first: it is told, or has given up by itself.
 		if s.lost != "" && d.sessions[s.id] == s && (s.told || s.keeps == 0 && now.Sub(s.heard) >= s.ttl) {
-			d.ending[s.id] = d.ending[s.id]
+			d.end(s.id)
 		}
 	}
 	m.claimStrays(view, now)
@@ -411,6 +411,13 @@ func (m *member) lookAtSession(s *deskSession) api.LockKept {
 	return out
 }
 
+// end has the log end the session, if that is not under way. Called with the lock.
+func (d *lockDesk) end(id string) {
+	if _, ok := d.ending[id]; !ok {
+		d.ending[id] = false
+	}
+}
+
 // clientGone ends the session of a client that hung up.
 func (m *member) clientGone(s *deskSession) {
 	m.locks.mu.Lock()
@@ -419,7 +426,7 @@ func (m *member) clientGone(s *deskSession) {
 		return
 	}
 	m.locks.lose(s, "its client has gone")
-	m.locks.ending[s.id] = m.locks.ending[s.id]
+	m.locks.end(s.id)
 	m.locks.news.fire()
 }
 

@@ -85,6 +85,7 @@ var importers = map[string][]string{
 	"golang.org/x/sys":                    nil,
 	"pgregory.net/rapid":                  {}, // tests only
 	"go.uber.org/goleak":                  {},
+	"github.com/anishathalye/porcupine":   {},
 }
 
 // core are the packages that decide: no I/O, clock, randomness, goroutine or log.
