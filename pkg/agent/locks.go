@@ -49,6 +49,7 @@ type lockDesk struct {
 	sessions map[string]*deskSession
 	strays   map[string]lease.Instant // sessions of this node that no client has claimed, and since when
 	ending   map[string]bool          // sessions that the log must end: true while that is under way
+	closed   bool                     // the daemon stops
 }
 
 // leaseView is what the loop last knew of this node's lease.
@@ -411,6 +412,13 @@ func (m *member) lookAtSession(s *deskSession) api.LockKept {
 	return out
 }
 
+// close lets nothing more begin: calls of clients may outlast the daemon's other goroutines.
+func (d *lockDesk) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+}
+
 // end has the log end the session, if that is not under way. Called with the lock.
 func (d *lockDesk) end(id string) {
 	if _, ok := d.ending[id]; !ok {
@@ -516,6 +524,11 @@ func (m *member) awaitLock(ctx context.Context, s *deskSession, r api.LockTake, 
 // dropTake takes a request back whose caller does not wait any more, or has no answer. It comes after it by its number, so that the
 // request is late wherever it still is.
 func (m *member) dropTake(c *state.LockAcquire) {
+	m.locks.mu.Lock()
+	defer m.locks.mu.Unlock()
+	if m.locks.closed { // nobody waits for what is begun now; the session ends with its client, or by its TTL
+		return
+	}
 	m.work.Go(func() {
 		_, err := m.proposeLock(m.locks.ctx, &state.Command{LockRelease: &state.LockRelease{Session: c.Session, Node: c.Node, Seq: c.Seq + 1, Name: c.Name}})
 		if err != nil { // the caller was not told that it is held: it ends with the session

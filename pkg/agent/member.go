@@ -275,6 +275,7 @@ func (m *member) close() {
 		m.raft.Close()
 	}
 	m.links.Close()
+	m.locks.close()
 	m.carriers.Wait()
 	m.work.Wait()
 	m.history.close()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // Identity is the record in a store's directory of where the store lives and of what the log knows about its boots. A store
@@ -31,6 +32,9 @@ type Identity struct {
 	Proposed []Boot `json:"proposed,omitempty"`
 
 	path string
+
+	writing sync.Mutex // held across I/O, by who changes the record
+	mu      sync.Mutex // over Last and Proposed; never across I/O
 }
 
 // Place is where a directory is.
@@ -133,10 +137,12 @@ func (id *Identity) check(clusterID, serverID, machineID string) error {
 // Matches compares the newest boot that another server's log holds for this one. nil: this store is that server's newest, or
 // the other lags behind it. The zero Boot (the other knows none) matches a store whose boots are not in the log yet.
 func (id *Identity) Matches(logged Boot) error {
+	id.mu.Lock()
 	known := append([]Boot{id.Last}, id.Proposed...)
+	id.mu.Unlock()
 	newest := known[len(known)-1].Number
 	switch {
-	case slices.Contains(known, logged), logged.Number < id.Last.Number:
+	case slices.Contains(known, logged), logged.Number < known[0].Number:
 		return nil
 	case logged.Number > newest:
 		return fmt.Errorf("check the boots of server %s: the log knows boot %d, this store only %d: %w; %s",
@@ -149,28 +155,39 @@ func (id *Identity) Matches(logged Boot) error {
 
 // Propose draws the boot of this start and writes it down before it can get into the log.
 func (id *Identity) Propose() (Boot, error) {
+	id.writing.Lock()
+	defer id.writing.Unlock()
 	last := id.Last.Number
 	if n := len(id.Proposed); n > 0 {
 		last = id.Proposed[n-1].Number
 	}
-	if len(id.Proposed) >= maxProposed {
+	proposed := id.Proposed
+	if len(proposed) >= maxProposed {
 		// Without a majority for as many starts. The oldest is the one least likely to be the log's newest.
-		id.Proposed = id.Proposed[1:]
+		proposed = proposed[1:]
 	}
 	var random [16]byte
 	rand.Read(random[:])
 	b := Boot{Number: last + 1, Random: hex.EncodeToString(random[:])}
-	id.Proposed = append(id.Proposed, b)
+	id.set(id.Last, append(slices.Clone(proposed), b))
 	return b, id.save()
 }
 
-// Accept notes that the boot was seen committed. An Identity is not safe for concurrent use.
+// set changes what Matches compares. The caller has the writing lock.
+func (id *Identity) set(last Boot, proposed []Boot) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.Last, id.Proposed = last, proposed
+}
+
+// Accept notes that the boot was seen committed. Propose, Accept and Matches may be called by any goroutine.
 func (id *Identity) Accept(b Boot) error {
+	id.writing.Lock()
+	defer id.writing.Unlock()
 	if b.Number <= id.Last.Number {
 		return nil
 	}
-	id.Last = b
-	id.Proposed = slices.DeleteFunc(id.Proposed, func(p Boot) bool { return p.Number <= b.Number })
+	id.set(b, slices.DeleteFunc(slices.Clone(id.Proposed), func(p Boot) bool { return p.Number <= b.Number }))
 	return id.save()
 }
 

@@ -24,6 +24,9 @@ var histories = flag.Int("cluster.histories", 50, "TestLockHistories: how many h
 // the moment at which the client is told, or its machine ends, and not before: so a lock that goes to another sooner is found.
 func TestLockHistories(t *testing.T) {
 	const each = 5 // histories of one cluster
+	if testing.Short() { // under the race detector each takes several times as long
+		*histories = min(*histories, 15)
+	}
 	found := map[string]int{}
 	for s := uint64(1); s <= uint64(*histories+each-1)/each; s++ {
 		if *seed != 0 {
