@@ -23,7 +23,7 @@ var histories = flag.Int("cluster.histories", 50, "TestLockHistories: how many h
 // porcupine judge each history: it must be one of a lock with one holder and tokens that grow. What a client loses counts as free from
 // the moment at which the client is told, or its machine ends, and not before: so a lock that goes to another sooner is found.
 func TestLockHistories(t *testing.T) {
-	const each = 5 // histories of one cluster
+	const each = 5       // histories of one cluster
 	if testing.Short() { // under the race detector each takes several times as long
 		*histories = min(*histories, 15)
 	}
