@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/agent"
 	"github.com/holdfast-ha/holdfast/pkg/api"
+	"github.com/holdfast-ha/holdfast/pkg/server"
 )
 
 var histories = flag.Int("cluster.histories", 50, "TestLockHistories: how many histories of locks are judged")
@@ -307,6 +308,8 @@ func (c *lockClient) call(ctx context.Context, f func(context.Context, *agent.Ag
 	if p == nil {
 		return errEnded
 	}
+	ctx, hangUp := context.WithCancelCause(ctx)
+	defer hangUp(nil)
 	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("no patience"))
 	defer cancel()
 	got := make(chan error, 1)
@@ -315,6 +318,9 @@ func (c *lockClient) call(ctx context.Context, f func(context.Context, *agent.Ag
 	case err := <-got:
 		return err
 	case <-p.ctx.Done():
+		// What ends here is the daemon. The rig's needs a moment for it, in which it must not see a client that hangs up: that would end the
+		// session at once, while the client, rightly, believes it open.
+		hangUp(server.ErrClosed)
 		return errEnded
 	}
 }
