@@ -37,7 +37,6 @@ type leadership struct {
 	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
 	volume    volumeKeeping
 	risk      riskTold
-	lockless  map[lease.Subject]lease.Instant // incarnations that are over and have lock sessions, and since when that is seen
 }
 
 // ledTerm is what a leadership needs of its term: a *consensus.Lead.
@@ -52,7 +51,7 @@ type phaseTime struct{ lost, proven lease.Instant }
 func (m *member) newLeadership(l *consensus.Lead) *leadership {
 	led := &leadership{ctx: l.Ctx, term: l.Term, lead: l, book: lease.NewGrantor(l.Term), nonces: map[string]string{},
 		shots: map[string]*shot{}, back: map[string]*comeback{},
-		since: m.clock.Now(), noted: map[string]bool{}, timing: map[lease.Subject]*phaseTime{}, lockless: map[lease.Subject]lease.Instant{}}
+		since: m.clock.Now(), noted: map[string]bool{}, timing: map[lease.Subject]*phaseTime{}}
 	led.duties = leader.New(m.name, led.book)
 	led.book.SetVoters(votersOf(m.raft.Configuration()))
 	led.book.Committed(l.FirstCommit)
@@ -114,7 +113,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 	if led.proposing || view.Definition == nil {
 		return
 	}
-	batch := append(m.findings(led, view, now), m.lockEnds(led, view, now)...)
+	batch := m.findings(led, view, now)
 	if len(batch) == 0 {
 		batch = m.plan(led, view, now)
 	}

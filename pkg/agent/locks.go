@@ -12,7 +12,6 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/consensus"
-	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/server"
 	"github.com/holdfast-ha/holdfast/pkg/state"
@@ -32,7 +31,7 @@ import (
 //   - It is isolated and not armed. The leader proves it dead at once, which says nothing of programs, so Apply keeps the sessions. No
 //     leader grants that incarnation anything after the proof; so the node's newest granted request is older than the proof, and it
 //     tells its clients within L_soft of it. The leader ends the sessions after their TTL and 2 L_soft, counted from when it saw the proof
-//     in its own state (lockEnds).
+//     in its own state (package leader).
 //   - Its daemon is down. A client that gets no answer gives up when its TTL has passed since it began its last answered call, which was
 //     before the daemon went, which was before the proof. A daemon that is back in time waits the TTL for the clients of the sessions
 //     that it finds. A new life of the boot takes them over.
@@ -631,35 +630,4 @@ func lockShare(view *state.State, h *state.LockShare) api.LockShare {
 	x := view.LockSession(h.Session)
 	return api.LockShare{Session: h.Session, Node: x.Node, Who: x.Who, Mode: string(h.Mode), Token: h.Token, Since: h.At,
 		Silent: !view.Node(x.Node).Alive() || x.Incarnation != view.Node(x.Node).Incarnation}
-}
-
-// lockEnds proposes the end of sessions whose incarnation is over without its machine being known to have ended, when they have had
-// their time: see the top of this file.
-func (m *member) lockEnds(led *leadership, view *state.State, now lease.Instant) []leader.Proposal {
-	if view.Locks == nil {
-		return nil
-	}
-	longest := map[lease.Subject]time.Duration{}
-	for _, x := range view.Locks.Sessions {
-		if !view.Current(x.Node, x.Incarnation) {
-			s := lease.Subject{Node: x.Node, Incarnation: x.Incarnation}
-			longest[s] = max(longest[s], x.TTL)
-		}
-	}
-	maps.DeleteFunc(led.lockless, func(s lease.Subject, _ lease.Instant) bool { return longest[s] == 0 })
-	var out []leader.Proposal
-	for _, name := range view.NodeNames() {
-		for s, ttl := range longest {
-			if s.Node != name {
-				continue
-			}
-			since, ok := led.lockless[s]
-			if !ok {
-				led.lockless[s] = now
-			} else if wait := ttl + 2*m.params().Soft; now.Sub(since) >= wait+wait/100 {
-				out = append(out, leader.Proposal{Command: &state.Command{LocksEnd: &state.LocksEnd{Node: s.Node, Incarnation: s.Incarnation}}})
-			}
-		}
-	}
-	return out
 }

@@ -20,15 +20,16 @@ type Duties struct {
 	book *lease.Grantor
 
 	fencing     map[lease.Subject]*fencing
-	proofsAfter lease.Instant // no proof before: one was refused, and would be again
-	plansAfter  lease.Instant // no plan before: a proposal was refused, and would be again
-	planned     uint64        // index that the last plan was made on; 0: none, or it is void
-	nextPlan    time.Time     // when the plan may change by time alone; zero: never
+	proofsAfter lease.Instant                   // no proof before: one was refused, and would be again
+	plansAfter  lease.Instant                   // no plan before: a proposal was refused, and would be again
+	planned     uint64                          // index that the last plan was made on; 0: none, or it is void
+	lockless    map[lease.Subject]lease.Instant // over, with lock sessions left: since when that is seen
+	nextPlan    time.Time                       // when the plan may change by time alone; zero: never
 }
 
 // New begins a term of the node's leadership, with the term's book of grants.
 func New(self string, book *lease.Grantor) *Duties {
-	return &Duties{self: self, book: book, fencing: map[lease.Subject]*fencing{}}
+	return &Duties{self: self, book: book, fencing: map[lease.Subject]*fencing{}, lockless: map[lease.Subject]lease.Instant{}}
 }
 
 // A Look is what the leader knows at one moment.
@@ -59,12 +60,15 @@ type Shot struct {
 }
 
 // Findings lists what is to be said of the nodes: which are silent and which are heard again, or, when there is nothing of that, which
-// are dead. The shots are at those against whom there is no proof yet: the caller answers each by Fired or Held before it calls again.
+// are dead; and whose locks end by time. The shots are at those against whom there is no proof yet: the caller answers each by Fired or
+// Held before it calls again.
 func (d *Duties) Findings(l Look) ([]Proposal, []Shot) {
-	if found := d.facts(l); len(found) > 0 || l.Now < d.proofsAfter {
-		return found, nil
+	found := d.facts(l)
+	var shots []Shot
+	if len(found) == 0 && l.Now >= d.proofsAfter {
+		found, shots = d.proofs(l)
 	}
-	return d.proofs(l)
+	return append(found, d.lockEnds(l)...), shots
 }
 
 // facts turns what the detector sees into proposals.

@@ -83,7 +83,8 @@ func (w *world) pass(d time.Duration, heard ...string) {
 // want takes one look and compares what is proposed ("kind node" or "proof node proof's kind") and shot at ("shot node devices").
 func (w *world) want(want ...string) []Proposal {
 	w.t.Helper()
-	found, shots := w.d.Findings(Look{Now: w.now, View: w.s, Incarnation: 1, Detector: w.det, Why: map[string]string{"n2": "because"}})
+	found, shots := w.d.Findings(Look{Now: w.now, View: w.s, Incarnation: 1, Detector: w.det,
+		Why: map[string]string{"n2": "because"}, Params: w.params})
 	got := []string{}
 	for _, p := range found {
 		switch c := p.Command; {
@@ -91,6 +92,8 @@ func (w *world) want(want ...string) []Proposal {
 			got = append(got, "lost "+c.NodeLost.Node)
 		case c.NodeFound != nil:
 			got = append(got, "found "+c.NodeFound.Node)
+		case c.LocksEnd != nil:
+			got = append(got, fmt.Sprintf("locks-end %s %d", c.LocksEnd.Node, c.LocksEnd.Incarnation))
 		case c.Proof != nil:
 			got = append(got, fmt.Sprintf("proof %s %s", c.Proof.Node, c.Proof.Kind))
 			if c.Proof.Sentence == "" || p.Doomed != (lease.Subject{Node: c.Proof.Node, Incarnation: c.Proof.Incarnation}) {
@@ -308,4 +311,45 @@ func TestIsolatedNodes(t *testing.T) {
 	look("")
 	w.pass(5*time.Second, "n3") // and beats no more
 	look("proof")
+}
+
+// Sessions of a dead incarnation whose machine may run on end when their clients have given up: after the longest TTL and twice L_soft
+// since this leader has seen the death. A proof that says the machine is down ends them by itself.
+func TestLockEnds(t *testing.T) {
+	w := newWorld(t)
+	for i, ttl := range []time.Duration{5 * time.Second, 30 * time.Second} {
+		for _, n := range []string{"n2", "n3"} {
+			w.must(state.Command{LockOpen: &state.LockOpen{Session: fmt.Sprintf("session%d000000000%s", i, n), Node: n, Incarnation: 1, Who: "a client", TTL: ttl}})
+		}
+	}
+	w.pass(2*time.Second, "n2", "n3")
+	w.book.Granted(n2(1), w.now)
+	w.pass(5*time.Second, "n2")
+	w.commit(w.want("lost n3"))
+	w.commit(w.want("proof n3 never-armed"))
+	if len(w.s.Locks.Sessions) != 4 {
+		t.Fatalf("a proof that says nothing of the machine has ended locks: %v", w.s.Locks.Sessions)
+	}
+	w.want()
+	wait := 30*time.Second + 2*w.params.Soft
+	wait += wait / 100
+	seen := w.now
+	w.pass(wait-time.Second, "n2")
+	w.now = seen.Add(wait - 1)
+	w.want()
+	w.now = seen.Add(wait)
+	w.want("locks-end n3 1")
+	w.commit(w.want("locks-end n3 1")) // nothing is known of the first
+	w.want()
+	if len(w.s.Locks.Sessions) != 2 {
+		t.Errorf("sessions left: %v", w.s.Locks.Sessions)
+	}
+	w.now = w.now.Add(5 * time.Second)
+	w.commit(w.want("lost n2"))
+	w.now = w.now.Add(time.Minute)
+	w.commit(w.want("proof n2 time"))
+	w.want()
+	if w.s.Locks != nil && len(w.s.Locks.Sessions) != 0 {
+		t.Errorf("the locks of a machine that is down: %v", w.s.Locks.Sessions)
+	}
 }

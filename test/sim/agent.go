@@ -287,7 +287,7 @@ func (a *agent) isUrgent(v *state.State, now lease.Instant) bool {
 // leads is watchLeadership: the lead began with its first commit.
 func (a *agent) leads(term uint64, first lease.Instant) {
 	l := &leadership{a: a, w: a.w, term: term, book: lease.NewGrantor(term), nonces: map[string]string{}, since: a.now(),
-		lastCommit: a.now(), lockless: map[lease.Subject]lease.Instant{}, doomedHere: map[lease.Subject]bool{}}
+		lastCommit: a.now(), doomedHere: map[lease.Subject]bool{}}
 	l.duties = leader.New(a.name, l.book)
 	l.book.SetVoters(a.s.voters)
 	l.book.Committed(first)

@@ -30,8 +30,7 @@ type leadership struct {
 	running int
 	begun   lease.Instant
 
-	lockless   map[lease.Subject]lease.Instant // see lockEnds
-	doomedHere map[lease.Subject]bool          // for the checker of grants
+	doomedHere map[lease.Subject]bool // for the checker of grants
 }
 
 func (l *leadership) end(why string) {
@@ -317,7 +316,7 @@ func (a *agent) leadPass(l *leadership, v *state.State, now lease.Instant) {
 	if l.proposing || v.Definition == nil {
 		return
 	}
-	batch := append(a.findings(l, v, now), a.lockEnds(l, v, now)...)
+	batch := a.findings(l, v, now)
 	if len(batch) == 0 {
 		batch = a.plan(l, v, now)
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/holdfast-ha/holdfast/pkg/leader"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -67,39 +66,6 @@ func (k *lockClients) choose(a *agent) *state.Command {
 	}
 	mode := []state.LockMode{state.LockExclusive, state.LockExclusive, state.LockShared}[k.r.IntN(3)]
 	return &state.Command{LockAcquire: &state.LockAcquire{Session: id, Node: a.name, Seq: k.seq, Name: name, Mode: mode, Wait: k.r.IntN(3) > 0}}
-}
-
-// lockEnds is pkg/agent's.
-func (a *agent) lockEnds(l *leadership, v *state.State, now lease.Instant) []leader.Proposal {
-	if v.Locks == nil {
-		return nil
-	}
-	over := map[lease.Subject]bool{}
-	for _, x := range v.Locks.Sessions {
-		if !v.Current(x.Node, x.Incarnation) {
-			over[lease.Subject{Node: x.Node, Incarnation: x.Incarnation}] = true
-		}
-	}
-	var out []leader.Proposal
-	for s := range l.lockless {
-		if !over[s] {
-			delete(l.lockless, s)
-		}
-	}
-	for _, name := range v.NodeNames() {
-		for inc := range v.Node(name).Incarnation {
-			s := lease.Subject{Node: name, Incarnation: inc + 1}
-			if !over[s] {
-				continue
-			}
-			if since, ok := l.lockless[s]; !ok {
-				l.lockless[s] = now
-			} else if now.Sub(since) >= 2*lockTTL {
-				out = append(out, leader.Proposal{Command: &state.Command{LocksEnd: &state.LocksEnd{Node: name, Incarnation: s.Incarnation}}})
-			}
-		}
-	}
-	return out
 }
 
 // lockBook is the checkers' own notion of the locks: who holds what, and which token was the last.
