@@ -412,7 +412,7 @@ func TestRemovedAndReturnedMember(t *testing.T) {
 }
 
 // Packets get lost, nodes live: none is called down. (TCP pings make the difference.) The race tests (-short) are content with a
-// minute of it: Go 1.26's race detector has crashed here, in its own code, over the many timers of one long bubble.
+// minute of it.
 func TestLossKillsNobody(t *testing.T) {
 	long := 10 * time.Minute
 	if testing.Short() {
