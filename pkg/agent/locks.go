@@ -231,18 +231,22 @@ func (m *member) proposeLock(ctx context.Context, c *state.Command) (state.Resul
 	}
 }
 
-// session finds a client's session.
-func (m *member) session(who api.Caller, id string) (*deskSession, error) {
+// lockSession finds a client's session.
+func (a *Agent) lockSession(who api.Caller, id string) (*member, *deskSession, error) {
+	m, err := a.configured()
+	if err != nil {
+		return nil, nil, err
+	}
 	m.locks.mu.Lock()
 	defer m.locks.mu.Unlock()
 	s := m.locks.sessions[id]
 	switch {
 	case s == nil:
-		return nil, api.Errorf(api.CodeNotFound, "this daemon has no such lock session: if it was restarted, open it again")
+		return nil, nil, api.Errorf(api.CodeNotFound, "this daemon has no such lock session: if it was restarted, open it again")
 	case s.who != who.String() && !who.Role.Allows(api.RoleAdmin):
-		return nil, api.Errorf(api.CodeForbidden, "the lock session is not one of %s", who)
+		return nil, nil, api.Errorf(api.CodeForbidden, "the lock session is not one of %s", who)
 	}
-	return s, nil
+	return m, s, nil
 }
 
 // OpenLocks implements server.Locker.
@@ -352,11 +356,7 @@ func (m *member) openAgain(ctx context.Context, s *deskSession) error {
 
 // KeepLocks implements server.Locker.
 func (a *Agent) KeepLocks(ctx context.Context, who api.Caller, r api.LockKeep) (api.LockKept, error) {
-	m, err := a.configured()
-	if err != nil {
-		return api.LockKept{}, err
-	}
-	s, err := m.session(who, r.Session)
+	m, s, err := a.lockSession(who, r.Session)
 	if err != nil {
 		return api.LockKept{}, err
 	}
@@ -439,11 +439,7 @@ func (m *member) clientGone(s *deskSession) {
 
 // TakeLock implements server.Locker.
 func (a *Agent) TakeLock(ctx context.Context, who api.Caller, r api.LockTake) (api.LockTaken, error) {
-	m, err := a.configured()
-	if err != nil {
-		return api.LockTaken{}, err
-	}
-	s, err := m.session(who, r.Session)
+	m, s, err := a.lockSession(who, r.Session)
 	if err != nil {
 		return api.LockTaken{}, err
 	}
@@ -538,11 +534,7 @@ func (m *member) dropTake(c *state.LockAcquire) {
 
 // GiveLock implements server.Locker.
 func (a *Agent) GiveLock(ctx context.Context, who api.Caller, r api.LockGive) (api.Reply, error) {
-	m, err := a.configured()
-	if err != nil {
-		return api.Reply{}, err
-	}
-	s, err := m.session(who, r.Session)
+	m, s, err := a.lockSession(who, r.Session)
 	if err != nil {
 		return api.Reply{}, err
 	}
@@ -558,11 +550,7 @@ func (a *Agent) GiveLock(ctx context.Context, who api.Caller, r api.LockGive) (a
 
 // CloseLocks implements server.Locker.
 func (a *Agent) CloseLocks(ctx context.Context, who api.Caller, r api.LockClose) (api.Reply, error) {
-	m, err := a.configured()
-	if err != nil {
-		return api.Reply{}, err
-	}
-	s, err := m.session(who, r.Session)
+	m, s, err := a.lockSession(who, r.Session)
 	if err != nil {
 		return api.Reply{}, err
 	}
