@@ -5,6 +5,9 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
+// wantsOffline is why a group is released that the operator takes offline. When it is acquired again that is over.
+const wantsOffline = "the operator wants it offline"
+
 // mustLeave finds what has to stop where it is, wherever it may go then.
 func (m *model) mustLeave() {
 	m.evacuations()
@@ -58,7 +61,7 @@ func (m *model) forced(g *group, k int, inst *state.Instance) leaving {
 	n := &m.nodes[k]
 	switch {
 	case g.st.Offline:
-		return leaving{cause: state.CauseOffline, to: -1, why: "the operator wants it offline"}
+		return leaving{cause: state.CauseOffline, to: -1, why: wantsOffline}
 	case n.st.Services == state.ServicesStopping && n.st.StopMode == state.StopMove:
 		return leaving{cause: state.CauseStopMove, to: -1, why: "cluster services of " + n.name + " are being stopped, and its groups move"}
 	case n.st.Services == state.ServicesStopping || n.st.Services == state.ServicesOff:

@@ -89,7 +89,7 @@ func (m *model) wants(g *group) bool {
 func notWanted(g *group) string {
 	switch {
 	case g.st.Offline:
-		return "the operator wants it offline"
+		return wantsOffline
 	case g.st.Suspended:
 		return "it is suspended"
 	case g.st.Phase == state.PhaseParked:

@@ -119,7 +119,7 @@ func (m *model) concurrentBar(g *group, r int) string {
 	case inst != nil && (inst.Held || inst.State == state.Unmanaged):
 		return "it is " + string(inst.State) + " there"
 	case g.st.Offline:
-		return "the operator wants it offline"
+		return wantsOffline
 	case g.st.Suspended:
 		return "it is suspended"
 	case inst != nil && inst.State == state.Error:
@@ -162,7 +162,7 @@ func (m *model) startIfClear(g *group, k int, based uint64, why string) {
 	switch {
 	case g.st.Freed == why && g.st.Intent != nil:
 		reason = why + "; released on " + g.st.Intent.From
-	case g.st.Freed != "" && g.st.Freed != why && g.st.Phase != state.PhaseStart: // how the last start of services ended is no cause of this one
+	case g.st.Freed != "" && g.st.Freed != why && g.st.Freed != wantsOffline && g.st.Phase != state.PhaseStart: // how the last start of services ended is no cause of this one
 		reason = g.st.Freed + "; " + why
 	}
 	d := Decision{Op: OpAcquire, Group: g.def.Name, Node: n.name, Incarnation: n.st.Incarnation, Generation: based, Dynamic: g.dynamic, Reason: reason}
