@@ -134,7 +134,7 @@ func counts(m map[string]int) string {
 
 // plantedSeeds is how many seeds a planted fault may take until it is caught; cleanSeeds of the same kind of run must then be clean
 // without it, so that what was caught is the fault and not the attack.
-const plantedSeeds, cleanSeeds = 150, 3
+const plantedSeeds, cleanSeeds = 400, 3
 
 func TestSimCatchesPlantedBugs(t *testing.T) {
 	for _, b := range Bugs {
