@@ -72,7 +72,7 @@ var Bugs = []*Bug{
 	{Name: BugStaleNonce, Attack: "A6", Faults: []string{"boot repeated"}, Quiet: []string{"boot", "held"}, Entry: anyBoot},
 	{Name: BugNoSubject, Attack: "A9", Faults: []string{"report repeated"}, Quiet: []string{"proof", "subject"}, Entry: anyReport},
 	{Name: BugNoTombstone, Attack: "A7", Faults: []string{"report held back", "operator moves"}, Quiet: []string{"tombstone"}},
-	{Name: BugLateArming, Attack: "A5", Faults: []string{"stop at an unarmed start", "operator moves"}, Quiet: []string{"start"}, Local: pretendArmed, Class: lease.Independent},
+	{Name: BugLateArming, Attack: "A5", Faults: []string{"stop at an unarmed start", "operator moves"}, Quiet: []string{"start", "calm"}, Local: pretendArmed, Class: lease.Independent},
 	{Name: BugClassProcess, Attack: "A4", Faults: []string{"isolate and stop"}, Quiet: []string{"class"}, Class: lease.Process},
 	{Name: BugVoterAge, Attack: "C4", Faults: []string{"pair, restart, isolate"}, Nodes: 3},
 	{Name: BugNoConfirm, Attack: "A11", Faults: []string{"pair, restart, isolate"}, Nodes: 3},
