@@ -321,3 +321,29 @@ func TestLostVolumeIsNotPutToUseByAFile(t *testing.T) {
 		r.eachSurvivesTheOther()
 	})
 }
+
+// A node dies at any moment around the replacement. With the old volume lost and the new one not voting yet no failure is survived, as
+// before; whatever happens, no group has two owners (the checkers), and when the node is back the backup votes.
+func TestTwoNodesBackupTakesOverAndCrash(t *testing.T) {
+	for i, after := range []time.Duration{0, 30, 80, 150, 300, 600, 1000, 1500, 2200, 3000} {
+		inBubble(t, options{nodes: 2}, func(r *rig) {
+			r.addBackup(nil)
+			r.lost.Store("/dev/repo", true)
+			r.await(time.Minute, "it is replaced", func() bool {
+				rep := r.status().Cluster.Repository
+				return rep != nil && rep.Name == "repo2"
+			})
+			time.Sleep(after * time.Millisecond)
+			victim := r.names[i%2]
+			r.machines[victim].crash()
+			if i%3 == 0 {
+				r.lost.Delete("/dev/repo") // it comes back in the midst of it
+			}
+			time.Sleep(bootTime)
+			r.machines[victim].boot()
+			r.recover(2 * time.Minute)
+			r.await(2*time.Minute, "the backup votes", r.uses("repo2"))
+			r.eachSurvivesTheOther()
+		})
+	}
+}
