@@ -101,6 +101,9 @@ func clusterClass() Class {
 			func(d *Definition) *string { return &d.Settings.Changes }, nil),
 	)
 	fields = append(fields,
+		enum(Attribute{Name: "ACTION_PLAN", Values: []string{ActionPlanReboot, ActionPlanNoGroups, ActionPlanNoServices}, Default: ActionPlanReboot,
+			Doc: "what becomes of a node that was taken for dead, when it is back: its services start again (reboot), without groups, or not at all"},
+			func(d *Definition) *string { return &d.Settings.ActionPlan }, nil),
 		boolean(Attribute{Name: "REPOSITORY_AUTO_REPLACE", Aliases: []string{"AUTO_REPOSITORY_REPLACEMENT"}, Default: "true",
 			Doc: "a backup repository takes the place of one that no node can use any more"},
 			func(d *Definition) bool { return !d.Settings.NoRepositoryReplacement }, func(d *Definition, v bool) { d.Settings.NoRepositoryReplacement = !v }),

@@ -88,8 +88,9 @@ func (d *Definition) Defaults() {
 		fill(&d.Methods[i].Timeout, DefaultMethodTimeout)
 	}
 	s := &d.Settings
+	drop(&s.ActionPlan, ActionPlanReboot)
 	drop(&s.RepositoryLossTime, DefaultRepositoryLossTime)
-	drop(&s.Changes, DefaultChanges) // these three are left empty: see verification.go
+	drop(&s.Changes, DefaultChanges) // these are left empty: see verification.go
 	drop(&s.VerificationInterval, DefaultVerificationInterval)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)

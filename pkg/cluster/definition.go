@@ -231,6 +231,10 @@ type Settings struct {
 	// Changes says when a change of the definition by clmgr counts: "live" (the default: at once, as one log entry) or "staged"
 	// (with clmgr sync cluster, as in PowerHA).
 	Changes string `json:"changes,omitempty"`
+	// ActionPlan says what becomes of a node that was taken for dead, when it is back: "reboot" (the default: its cluster services start
+	// again, if they ran), "disable_rgs_autostart" (they start, and it acquires nothing by itself), or
+	// "disable_cluster_services_autostart".
+	ActionPlan string `json:"action_plan,omitempty"`
 	// NoRepositoryReplacement keeps the cluster from putting a backup in the place of a repository volume that is lost: an operator
 	// does it then (clmgr replace repository). RepositoryLossTime is how long no node may be able to use the volume before it is
 	// taken for lost; default 60 s. See repository.go.

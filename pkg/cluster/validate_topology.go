@@ -364,6 +364,9 @@ func (v *validator) settings() {
 	if t := s.VerificationInterval; t != 0 && (t < 10*time.Second || t > 7*24*time.Hour) {
 		v.add("settings.verification_interval", "10s to 7d", "the time %v cannot be used", t)
 	}
+	if s.ActionPlan != "" {
+		v.oneOf("settings.action_plan", s.ActionPlan, ActionPlanReboot, ActionPlanNoGroups, ActionPlanNoServices)
+	}
 	if t := s.RepositoryLossTime; t != 0 && (t < 5*time.Second || t > 24*time.Hour) {
 		v.add("settings.repository_loss_time", "5s to 1d", "the time %v cannot be used", t)
 	}

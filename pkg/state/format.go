@@ -42,7 +42,7 @@ func definitionNeeds(d *cluster.Definition) int {
 		return 1
 	}
 	s := &d.Settings
-	if s.NoRepositoryReplacement || s.RepositoryLossTime != 0 {
+	if s.ActionPlan != "" || s.NoRepositoryReplacement || s.RepositoryLossTime != 0 {
 		return 4
 	}
 	for i := range d.Repositories {

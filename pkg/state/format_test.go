@@ -40,6 +40,8 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 			d.Repositories = []cluster.Repository{{Name: "r", Device: "/r", UUID: "11111111-2222-4333-8444-555555555551", Lost: true}}
 		}, 4},
 		"no replacement":    {func(d *cluster.Definition) { d.Settings.NoRepositoryReplacement = true }, 4},
+		"an action plan":    {func(d *cluster.Definition) { d.Settings.ActionPlan = cluster.ActionPlanNoGroups }, 4},
+		"the usual plan":    {func(d *cluster.Definition) { d.Settings.ActionPlan = cluster.ActionPlanReboot }, 1},
 		"another loss time": {func(d *cluster.Definition) { d.Settings.RepositoryLossTime = time.Second }, 4},
 		"fence levels": {func(d *cluster.Definition) {
 			d.FenceDevices = []cluster.FenceDevice{{Name: "f", Agent: "/f", Nodes: []string{"a"}, Levels: []int{1}}}
