@@ -39,13 +39,13 @@ type Lease struct {
 	Margin time.Duration // until the node releases its groups (L_soft) if no other grant comes; below 0: it does
 }
 
-// Deadman is this node's deadman.
 // A Volume is the repository volume in use, and those that are not; nil without one.
 type Volume struct {
 	Answers               bool
 	Backups, Usable, Lost int
 }
 
+// Deadman is this node's deadman.
 type Deadman struct {
 	Connected bool
 	Armed     bool
