@@ -35,7 +35,8 @@ type leadership struct {
 	voters    lease.Instant                // when the voters were last looked at
 	netsDown  map[string]bool              // networks that are down on all nodes, as last noted; nil: not looked at yet
 	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
-	volume    volumeKeeping
+	volumes   map[string]*volumeKeeping    // by their ids
+	backups   backupKeeping
 	risk      riskTold
 }
 
@@ -51,7 +52,8 @@ type phaseTime struct{ lost, proven lease.Instant }
 func (m *member) newLeadership(l *consensus.Lead) *leadership {
 	led := &leadership{ctx: l.Ctx, term: l.Term, lead: l, book: lease.NewGrantor(l.Term), nonces: map[string]string{},
 		shots: map[string]*shot{}, back: map[string]*comeback{},
-		since: m.clock.Now(), noted: map[string]bool{}, timing: map[lease.Subject]*phaseTime{}}
+		since: m.clock.Now(), noted: map[string]bool{}, timing: map[lease.Subject]*phaseTime{},
+		volumes: map[string]*volumeKeeping{}}
 	led.duties = leader.New(m.name, led.book)
 	led.book.SetVoters(votersOf(m.raft.Configuration()))
 	led.book.Committed(l.FirstCommit)
@@ -108,6 +110,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 		led.voters = now
 		m.tendVoters(led, view)
 		m.tendVolumeMembers(led, view, now)
+		m.tendBackups(led, view, now)
 		m.tendRisk(led, view, now)
 	}
 	if led.proposing || view.Definition == nil {

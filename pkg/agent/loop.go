@@ -180,6 +180,10 @@ func (m *member) handle(e any) {
 		m.gotPoison(e)
 	case volumeKept:
 		m.gotVolumeKept(e)
+	case volumesAsked:
+		m.gotVolumes(e)
+	case volumeReplaced:
+		m.gotVolumeReplaced(e)
 	case resetNoted:
 		m.gotResetNoted(e)
 	case reported:

@@ -49,6 +49,7 @@ const (
 	rpcIntroduce   = "introduce"
 	rpcKeepMembers = "keep-members"
 	rpcLook        = "look-volume"
+	rpcVolumes     = "volumes"
 
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
@@ -107,10 +108,11 @@ type member struct {
 	verified  api.VerifyReport // the last one of drift, of this leader or the one before; under verifying
 	deadmanIs atomic.Pointer[deadmanView]
 	repo      repoState
+	backups   backupState
 	disk      diskState
 	repoDown  atomic.Int32 // networks that this node has lost
 	closing   atomic.Bool
-	keeping   atomic.Bool // a change of the volume's list of members is under way
+	keeping   sync.Map // by the volume's id: a change of its list of members is under way
 
 	votersTurn chan struct{} // has one place: the servers of the log are being changed
 	formatting chan struct{} // has one place: a volume is being formatted
@@ -214,6 +216,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcIntroduce, m.serveIntroduce)
 	m.links.Handle(rpcKeepMembers, m.serveKeepMembers)
 	m.links.Handle(rpcLook, m.serveLook)
+	m.links.Handle(rpcVolumes, m.serveVolumes)
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)

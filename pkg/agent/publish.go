@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast-ha/holdfast/pkg/api"
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/metrics"
@@ -81,6 +82,20 @@ func (m *member) sample() metrics.Sample {
 	cl := m.clusterStatus(view, loc, wall)
 	if out.Raft.Spare = cl.Quorum.Alive - cl.Quorum.Needed; !cl.Quorum.Have {
 		out.Raft.Spare = -1
+	}
+	if cl.Repository != nil {
+		v := &metrics.Volume{Answers: cl.Repository.Alive}
+		for _, b := range cl.Backups {
+			switch b.State {
+			case api.BackupLost:
+				v.Lost++
+				continue
+			case api.BackupUsable:
+				v.Usable++
+			}
+			v.Backups++
+		}
+		out.Raft.Volume = v
 	}
 	now := m.clock.Now()
 	for _, name := range view.NodeNames() {

@@ -145,6 +145,7 @@ func (m *member) keepVoter(ctx context.Context) {
 				delete(pacers, uuid)
 			}
 		}
+		m.noteUse(want, running)
 		if m.closing.Load() {
 			continue
 		}
@@ -206,7 +207,8 @@ func (m *member) wantedVolumes() []cluster.Repository {
 	return out
 }
 
-// formatted are the volumes of the definition that can be used; the first is the one in use.
+// formatted are the volumes of the definition that may have a vote, those that were lost among them: such a one votes until the volume
+// that takes its place does.
 func formatted(d *cluster.Definition) []cluster.Repository {
 	return slices.DeleteFunc(slices.Clone(d.Repositories), func(r cluster.Repository) bool { return r.UUID == "" })
 }
@@ -256,8 +258,14 @@ func (m *member) loadVolume() {
 func (m *member) keepVolume(view *state.State) {
 	defer m.volumeMayHaveChanged()
 	k := knownVolume{Version: view.DefinitionVersion}
-	if all := formatted(view.Definition); len(all) > 0 {
-		k.Volume, k.Others = &all[0], all[1:]
+	if used := view.Definition.Repository(); used != nil {
+		v := *used
+		k.Volume = &v
+	}
+	for _, v := range formatted(view.Definition) {
+		if k.Volume == nil || v.UUID != k.Volume.UUID {
+			k.Others = append(k.Others, v)
+		}
 	}
 	old := m.repo.known.Load()
 	switch {
@@ -498,7 +506,9 @@ func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Req
 	switch {
 	case repo == nil:
 		return api.Reply{}, api.Errorf(api.CodeNotFound, "no repository %q in the definition", r.Repository)
-	case repo.UUID != "":
+	case repo.Lost && votes(m.raft.Configuration(), repositoryPrefix+repo.UUID):
+		return api.Reply{Refused: "repository " + repo.Name + " still votes, until the volume that takes its place does"}, nil
+	case repo.UUID != "" && !repo.Lost:
 		return api.Reply{Refused: "repository " + repo.Name + " is formatted already (" + repo.UUID + "). To use another device in its place: clmgr add " +
 			"repository, clmgr format repository, clmgr replace repository"}, nil
 	}
@@ -533,7 +543,7 @@ func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Req
 	if err != nil {
 		return api.Reply{}, fmt.Errorf("node %s: %w", m.name, err)
 	}
-	repo.UUID = uuid.String()
+	repo.UUID, repo.Lost = uuid.String(), false
 	res, err := m.commit(ctx, &state.Command{ID: r.ID, By: who.String(), SetDefinition: &state.SetDefinition{Base: view.DefinitionVersion, Definition: d}})
 	if err != nil {
 		return api.Reply{}, err
@@ -541,7 +551,7 @@ func (m *member) formatRepository(ctx context.Context, who api.Caller, r api.Req
 	reply := api.Reply{Index: res.Index, Refused: res.Refused, DefinitionVersion: m.view().DefinitionVersion,
 		Sentence: fmt.Sprintf("repository %s (%s) is formatted on node %s: %s", repo.Name, repo.Device, m.name, repo.UUID)}
 	if used := d.Repository(); used.UUID != repo.UUID {
-		reply.Sentence += fmt.Sprintf("; %s stays in use until clmgr replace repository %s", used.Name, repo.Name)
+		reply.Sentence += fmt.Sprintf("; %s stays in use, and %s is a backup of it (clmgr replace repository %s puts it to use)", used.Name, repo.Name, repo.Name)
 	}
 	if res.Refused == "" {
 		m.formatted = &lastFormat{r.ID, reply}
@@ -572,8 +582,8 @@ func (m *member) replaceRepository(ctx context.Context, who api.Caller, r api.Re
 		return api.Reply{Refused: "no repository volume is in use: clmgr format repository puts the first one to use"}, nil
 	}
 	fresh := repositoryOf(d, r.Repository)
-	if all := formatted(d); r.Repository == "" && len(all) > 1 {
-		fresh = repositoryOf(d, all[1].Name)
+	if backups := d.BackupRepositories(); r.Repository == "" && len(backups) > 0 {
+		fresh = repositoryOf(d, backups[0].Name)
 	}
 	switch {
 	case fresh == nil && r.Repository != "":
@@ -589,6 +599,7 @@ func (m *member) replaceRepository(ctx context.Context, who api.Caller, r api.Re
 			Sentence: "repository " + used.Name + " is the one in use"}, nil
 	}
 	chosen := *fresh
+	chosen.Lost = false // it is back, says the operator
 	if why := m.cannotReach(ctx, view, chosen); why != "" && !r.Force {
 		return api.Reply{Refused: why}, nil
 	}
@@ -638,15 +649,7 @@ func (m *member) serveLook(ctx context.Context, _ string, body []byte) ([]byte, 
 	}
 	done := make(chan error, 1)
 	go func() { // apart: opening a file of a server that is gone can hang for ever
-		vol, err := m.opt.OpenVolume(repository.Options{Path: l.Device, Cluster: m.id.ClusterUUID, Node: m.name, Authority: m.id,
-			Role: repository.RoleReader, Lab: m.opt.Node.Deadman.Backend == config.BackendLab})
-		if err == nil {
-			if got := vol.UUID().String(); got != l.UUID {
-				err = fmt.Errorf("the volume %s has the id %s, the definition says %s", l.Device, got, l.UUID)
-			}
-			err = errors.Join(err, vol.Close())
-		}
-		done <- err
+		done <- m.openAndClose(l.Device, l.UUID)
 	}()
 	select {
 	case err := <-done:
@@ -656,7 +659,20 @@ func (m *member) serveLook(ctx context.Context, _ string, body []byte) ([]byte, 
 	}
 }
 
-// keepVolumeIDs fills in the ids of the volumes that a new definition takes over, and refuses any other: an id comes from formatting
+// openAndClose tells whether this node can read the volume and is one of its members. It writes nothing.
+func (m *member) openAndClose(device, uuid string) error {
+	vol, err := m.opt.OpenVolume(repository.Options{Path: device, Cluster: m.id.ClusterUUID, Node: m.name, Authority: m.id,
+		Role: repository.RoleReader, Lab: m.opt.Node.Deadman.Backend == config.BackendLab})
+	if err != nil {
+		return err
+	}
+	if got := vol.UUID().String(); got != uuid {
+		err = fmt.Errorf("the volume %s has the id %s, the definition says %s", device, got, uuid)
+	}
+	return errors.Join(err, vol.Close())
+}
+
+// keepVolumeIDs fills in the ids of the volumes that a new definition takes over, and which of them are lost; it refuses any other: an id comes from formatting
 // and is part of a voter's name; one that was made up would put a volume to use that nobody has formatted for this cluster.
 func keepVolumeIDs(old, d *cluster.Definition) error {
 	for i := range d.Repositories {
@@ -665,6 +681,7 @@ func keepVolumeIDs(old, d *cluster.Definition) error {
 		if old != nil {
 			was = repositoryOf(old, r.Name)
 		}
+		r.Lost = was != nil && was.Lost && (r.UUID == was.UUID || r.UUID == "" && was.Device == r.Device)
 		switch {
 		case was != nil && r.UUID == "" && was.Device == r.Device:
 			r.UUID = was.UUID

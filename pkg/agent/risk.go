@@ -47,6 +47,10 @@ func (m *member) voteRisk(view *state.State, q api.Quorum) string {
 	case !votes(m.raft.Configuration(), server):
 		return fmt.Sprintf("the repository volume %s does not vote yet: "+stop+". It votes when a node reaches %s", repo.Name, "one more vote", repo.Device)
 	case !m.repositoryAlive(server):
+		if backups := d.BackupRepositories(); len(backups) > 0 && !d.Settings.NoRepositoryReplacement {
+			return fmt.Sprintf("the repository volume %s (%s) does not answer: "+stop+". Its backup %s takes its place when no node could use it for %v; "+
+				"sooner: clmgr replace repository", repo.Name, repo.Device, "a node", backups[0].Name, d.Settings.RepositoryPatience())
+		}
 		return fmt.Sprintf("the repository volume %s (%s) does not answer: "+stop+". If the device is lost, put another one in its place: clmgr add "+
 			"repository, clmgr format repository, clmgr replace repository", repo.Name, repo.Device, "a node")
 	}

@@ -42,7 +42,7 @@ func (m *member) sync(ctx context.Context, who api.Caller, r api.StagedRequest) 
 			return api.Reply{}, err
 		}
 		if !fresh.Equal(view.Staged.Definition) {
-			return api.Reply{}, api.Errorf(api.CodeConflict, "a repository was formatted since the changes were staged: undo them, and make them again")
+			return api.Reply{}, api.Errorf(api.CodeConflict, "a repository was formatted or lost since the changes were staged: undo them, and make them again")
 		}
 		if err := m.admissible(view, fresh); err != nil {
 			return api.Reply{}, err

@@ -83,12 +83,19 @@ func (m *member) clusterStatus(view *state.State, loc *local, now time.Time) api
 	if c.Quorum.Risk = m.voteRisk(view, c.Quorum); c.Quorum.Risk != "" {
 		c.Warnings = append(c.Warnings, c.Quorum.Risk)
 	}
-	c.Repository = m.repositoryStatus(view)
+	c.Repository = m.repositoryStatus(view, c.Quorum.Have)
+	c.Backups = m.backupStatus(view.Definition)
+	for i := range c.Backups {
+		if b := &c.Backups[i]; b.State == api.BackupUnusable {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("the backup repository %s (%s): %s", b.Name, b.Device, b.Sentence))
+		}
+	}
 	return c
 }
 
 // repositoryStatus is what this node knows of the volume: from its own voter process, and as leader from the voter's answers.
-func (m *member) repositoryStatus(view *state.State) *api.Repository {
+// have is whether a majority is known to decide.
+func (m *member) repositoryStatus(view *state.State, have bool) *api.Repository {
 	if view.Definition == nil || view.Definition.Repository() == nil {
 		return nil
 	}
@@ -124,8 +131,13 @@ func (m *member) repositoryStatus(view *state.State) *api.Repository {
 	if len(r.Leaving) > 0 {
 		r.Sentence += "; the volume that it replaces votes until it does"
 	}
-	if !r.Alive && r.Voter {
+	if !r.Alive && r.Voter && have {
 		r.Sentence += "; it does not answer: the nodes go on without it, and no further failure is survived"
+	}
+	if r.Replacement = m.replacementSentence(view.Definition, have); r.Alive || r.Replacement == "" {
+		r.Replacement = ""
+	} else {
+		r.Sentence += "; " + r.Replacement
 	}
 	return r
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/config"
 	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/repository"
@@ -67,17 +68,32 @@ type introduction struct {
 // volumeKept is the end of a comparison.
 type volumeKept struct {
 	led  *leadership
+	uuid string
 	want string
 	err  error
 }
 
-// tendVolumeMembers begins a comparison if one is due. Of the leader's loop.
+// tendVolumeMembers begins the comparisons that are due: of the volume in use, and of its backups, which could not take its place without
+// a place for each node on them. Of the leader's loop.
 func (m *member) tendVolumeMembers(led *leadership, view *state.State, now lease.Instant) {
-	k := &led.volume
-	if k.busy || view.Definition == nil || view.Definition.Repository() == nil || view.Definition.Node(m.name) == nil {
+	d := view.Definition
+	if d == nil || d.Repository() == nil || d.Node(m.name) == nil {
 		return
 	}
-	repo := *view.Definition.Repository()
+	for _, v := range append([]cluster.Repository{*d.Repository()}, d.BackupRepositories()...) {
+		m.tendMembersOf(led, view, v, now)
+	}
+}
+
+func (m *member) tendMembersOf(led *leadership, view *state.State, repo cluster.Repository, now lease.Instant) {
+	k := led.volumes[repo.UUID]
+	if k == nil {
+		k = &volumeKeeping{}
+		led.volumes[repo.UUID] = k
+	}
+	if k.busy {
+		return
+	}
 	order := memberOrder{Term: led.term, Device: repo.Device, UUID: repo.UUID}
 	ids, alive := map[string]string{}, map[string]bool{}
 	var text strings.Builder
@@ -100,13 +116,13 @@ func (m *member) tendVolumeMembers(led *leadership, view *state.State, now lease
 	m.work.Go(func() {
 		ctx, cancel := context.WithTimeout(led.ctx, keepLimit)
 		defer cancel()
-		m.post(volumeKept{led, want, m.compareMembers(ctx, order, ids, alive)})
+		m.post(volumeKept{led, repo.UUID, want, m.compareMembers(ctx, order, ids, alive)})
 	})
 }
 
 // gotVolumeKept takes the end of a comparison. Of the loop.
 func (m *member) gotVolumeKept(e volumeKept) {
-	k := &e.led.volume
+	k := e.led.volumes[e.uuid]
 	k.busy = false
 	now := m.clock.Now()
 	if e.err == nil {
@@ -116,7 +132,7 @@ func (m *member) gotVolumeKept(e volumeKept) {
 	k.done, k.next = "", now.Add(keepRetry)
 	if text := e.err.Error(); text != k.told && e.led.ctx.Err() == nil {
 		k.told = text
-		m.log.Warn("the repository volume's list of members could not be compared with the cluster's; it is tried again", "error", e.err)
+		m.log.Warn("the repository volume's list of members could not be compared with the cluster's; it is tried again", "volume", e.uuid, "error", e.err)
 	}
 }
 
@@ -189,14 +205,14 @@ func (m *member) serveKeepMembers(ctx context.Context, from string, body []byte)
 	return nil, m.keepMembers(ctx, order)
 }
 
-// keepMembers makes the list of the volume so, from this node. One at a time; an access that hangs keeps later ones from beginning.
+// keepMembers makes the list of the volume so, from this node. One at a time per volume; an access that hangs keeps later ones from beginning.
 func (m *member) keepMembers(ctx context.Context, order memberOrder) error {
-	if !m.keeping.CompareAndSwap(false, true) {
+	if _, busy := m.keeping.LoadOrStore(order.UUID, true); busy {
 		return errors.New("an earlier change of the list of members has not ended")
 	}
 	done := make(chan error, 1)
 	go func() { // apart: opening a file of a server that is gone can hang for ever
-		defer m.keeping.Store(false)
+		defer m.keeping.Delete(order.UUID)
 		done <- m.keepMembersNow(order)
 	}()
 	select {

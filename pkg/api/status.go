@@ -124,6 +124,9 @@ type Cluster struct {
 	Quorum       Quorum `json:"quorum"`
 	// Repository is the repository volume in use; nil without one.
 	Repository *Repository `json:"repository,omitempty"`
+	// Backups are the formatted repository volumes that are not in use: those that may take its place, the first choice first, then
+	// those that were lost.
+	Backups []Backup `json:"repository_backups,omitempty"`
 	// AgeSeconds says how long ago this node last knew its knowledge to be the newest (it heard the leader, or leads
 	// itself). 0: now. Nil: it never did since it started. Tools call data older than StaleSeconds stale.
 	AgeSeconds        *float64 `json:"age_seconds"`
@@ -160,7 +163,26 @@ type Repository struct {
 	Sentence string `json:"sentence"`
 	// Leaving are the ids of the volumes that this one replaces and that still vote.
 	Leaving []string `json:"leaving,omitempty"`
+	// Replacement says, of a volume that does not answer and has backups, when one takes its place or why none does.
+	Replacement string `json:"replacement,omitempty"`
 }
+
+// A Backup is a repository volume that is not in use.
+type Backup struct {
+	Name     string `json:"name"`
+	Device   string `json:"device"`
+	UUID     string `json:"uuid"`
+	State    string `json:"state"` // usable, unusable, unknown or lost; as all nodes found it if the leader answers, else as this node did
+	Sentence string `json:"sentence"`
+}
+
+// The values of Backup.State.
+const (
+	BackupUsable   = "usable"
+	BackupUnusable = "unusable"
+	BackupUnknown  = "unknown" // nobody has looked yet
+	BackupLost     = "lost"    // it was in use, and another has taken its place
+)
 
 // A Quorum says whether the cluster can decide.
 type Quorum struct {

@@ -92,6 +92,9 @@ func init() {
 					}},
 				{class: "node", usage: "NAME ADDRESS=network:address/prefix ...", names: namesOne, run: addNode,
 					doc: "add a node to the definition and print the one-time token with which it joins (clmgr join cluster TOKEN=..., there)"},
+				{class: "repository", aliases: []string{"rp", "repo"}, usage: "NAME DEVICE=path | PATH[,PATH] | hdiskN[,hdiskN]", names: namesList, run: addRepositories,
+					doc: "name one volume, or several by their paths or disks, which gives each the last part of its path for a name. Nothing is written to it: format " +
+						"repository does that, and the first that is formatted is used, the others are its backups"},
 				{class: "snapshot", aliases: snapshotWords, usage: "NAME [DESCRIPTION=text] [FILE=path]", names: namesOne, run: addSnapshot,
 					doc:   "keep the active definition under a name, on all nodes; with FILE= a cluster file, or what can be taken from PowerHA's own snapshot (.odm)",
 					attrs: []argument{{"DESCRIPTION", "text", "up to 255 bytes"}, {"FILE", "path", "a cluster file or an .odm file instead of the active definition"}}},
@@ -513,7 +516,7 @@ func (s *session) checkOptions(t *target) error {
 
 // setsAttributes reports whether the ATTR=VALUE words are the class's own attributes.
 func (t *target) setsAttributes() bool {
-	return t.operation == t.action.anyClass || t.operation.class == "node" && t.action.name == "add"
+	return t.operation == t.action.anyClass || t.action.name == "add" && (t.operation.class == "node" || t.operation.class == "repository")
 }
 
 func sortedKeys[V any](m map[string]V) []string {

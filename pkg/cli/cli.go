@@ -63,6 +63,8 @@ type session struct {
 	before *api.Status // what was before a change of the definition
 	live   bool        // this change is never staged
 	staged bool        // this change was staged
+	// foreign counts the attributes of PowerHA that were taken without effect.
+	foreign int
 	// began is where the time for waiting counts from.
 	began time.Time
 }

@@ -188,6 +188,9 @@ func modifyObject(ctx context.Context, s *session, t *target) error {
 	if t.name() == "" && !t.class.Singleton {
 		return fail(ExitMissing, "%s needs a name; usage: %s", t.what(), t.usage())
 	}
+	if len(s.set) == 0 && s.foreign > 0 { // all that was asked for is so, as the notices say
+		return s.changed(ctx, strings.TrimSpace(t.what()+" "+t.name()), api.Reply{Already: true, Sentence: "nothing changes"}, "nothing changes")
+	}
 	if len(s.set) == 0 {
 		return fail(ExitMissing, "%s needs ATTR=VALUE; usage: %s", t.what(), t.usage())
 	}

@@ -134,11 +134,12 @@ func (s *session) foreignAttributes(t *target) error {
 		case f == nil || t.knows(a.Attribute):
 			keep = append(keep, a)
 		case f.Takes(a.Value):
+			s.foreign++
 			s.notice("%s: %s has no effect: %s", t.what(), f.Name, f.Why)
 		case f.Taken:
-			return fail(ExitIncorrect, "%s: %s=%s: %s", t.what(), f.Name, printable(a.Value), f.Refusal())
+			return fail(ExitIncorrect, "%s: %s=%s: %s", t.what(), f.Name, printable(a.Value), f.Refusal(a.Value))
 		default:
-			return fail(ExitNotFound, "%s: %s", t.what(), f.Refusal())
+			return fail(ExitNotFound, "%s: %s", t.what(), f.Refusal(a.Value))
 		}
 	}
 	s.set = keep

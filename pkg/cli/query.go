@@ -29,6 +29,7 @@ var liveAttributes = map[string][]liveAttribute{
 		{"LEADER", "the node that leads; UNKNOWN: none is known", func(st *api.Status, _ string) string { return orUnknown(st.Cluster.Leader) }},
 		{"QUORUM", "whether the cluster can decide", func(st *api.Status, _ string) string { return quorumText(&st.Cluster) }},
 		{"REPOSITORY", "the repository volume in use, and who runs its voter", func(st *api.Status, _ string) string { return repositoryText(&st.Cluster) }},
+		{"REPOSITORY_BACKUPS", "the repository volumes that are not in use", func(st *api.Status, _ string) string { return backupsText(&st.Cluster) }},
 		{"VERSION", "of this node's daemon", func(st *api.Status, _ string) string { return st.Cluster.ProductVersion }},
 		{"LOCAL_NODE", "this node", func(st *api.Status, _ string) string { return st.Cluster.LocalNode }},
 		{"DEFINITION_VERSION", "grows with each change of the definition",
@@ -139,6 +140,17 @@ func repositoryText(c *api.Cluster) string {
 		vote = "it votes"
 	}
 	return fmt.Sprintf("%s (%s): %s; %s", r.Name, r.Device, vote, r.Sentence)
+}
+
+func backupsText(c *api.Cluster) string {
+	var out []string
+	for _, b := range c.Backups {
+		out = append(out, fmt.Sprintf("%s (%s) %s: %s", b.Name, b.Device, b.State, b.Sentence))
+	}
+	if len(out) == 0 {
+		return "none"
+	}
+	return strings.Join(out, "; ")
 }
 
 func quorumText(c *api.Cluster) string {

@@ -197,6 +197,9 @@ func writeForeign(p page) {
 			what = "taken"
 		}
 		rows = append(rows, []string{strings.Join(f.Scopes, ", "), f.Name, what, f.Why})
+		for _, n := range f.Not {
+			rows = append(rows, []string{strings.Join(f.Scopes, ", "), f.Name, "refused: " + n[0], n[1]})
+		}
 	}
 	p.table([]string{"class or action", "attribute", "", "why"}, rows)
 	p.sub("Actions and classes")

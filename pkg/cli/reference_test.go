@@ -125,6 +125,11 @@ func TestForeignTableIsSound(t *testing.T) {
 		if f.Why == "" || f.Name != strings.ToUpper(f.Name) || len(f.Scopes) == 0 || !f.Taken && len(f.Values) > 0 {
 			t.Errorf("the line of %+v is not whole", f)
 		}
+		for _, n := range f.Not {
+			if n[0] == "" || n[1] == "" || !f.Taken || f.Takes(n[0]) || !strings.Contains(f.Refusal(strings.ToUpper(n[0])), n[1]) {
+				t.Errorf("%s: the line of %v is not whole", f.Name, n)
+			}
+		}
 		for _, scope := range f.Scopes {
 			if seen[scope+f.Name] {
 				t.Errorf("%s of %s is there twice", f.Name, scope)

@@ -100,6 +100,16 @@ func clusterClass() Class {
 			Doc: "when add, modify and delete count: at once, or with the next clmgr sync cluster"},
 			func(d *Definition) *string { return &d.Settings.Changes }, nil),
 	)
+	fields = append(fields,
+		enum(Attribute{Name: "ACTION_PLAN", Values: []string{ActionPlanReboot, ActionPlanNoGroups, ActionPlanNoServices}, Default: ActionPlanReboot,
+			Doc: "what becomes of a node that was taken for dead, when it is back: its services start again (reboot), without groups, or not at all"},
+			func(d *Definition) *string { return &d.Settings.ActionPlan }, nil),
+		boolean(Attribute{Name: "REPOSITORY_AUTO_REPLACE", Aliases: []string{"AUTO_REPOSITORY_REPLACEMENT"}, Default: "true",
+			Doc: "a backup repository takes the place of one that no node can use any more"},
+			func(d *Definition) bool { return !d.Settings.NoRepositoryReplacement }, func(d *Definition, v bool) { d.Settings.NoRepositoryReplacement = !v }),
+		seconds(Attribute{Name: "REPOSITORY_LOSS_TIME", Default: "60", Doc: "how long no node may be able to use the repository before it is lost; 5 s or more"},
+			settings(func(s *Settings) *time.Duration { return &s.RepositoryLossTime })),
+	)
 	for _, key := range lease.Keys() {
 		fields = append(fields, timing(key))
 	}
@@ -719,5 +729,10 @@ func repositoryClass() Class {
 		text(Attribute{Name: "DEVICE", Kind: KindPath, Required: true, Doc: "absolute path of the file or raw device, the same on all nodes"},
 			func(f *F) *string { return &f.Device }),
 		text(Attribute{Name: "UUID", ReadOnly: true, Doc: "of the volume's format; written by clmgr format repository"}, func(f *F) *string { return &f.UUID }),
+		field[F]{Attribute{Name: "STATE", Kind: KindEnum, ReadOnly: true,
+			Values: []string{RepositoryActive, RepositoryBackup, RepositoryLost, RepositoryUnformatted},
+			Doc:    "active: in use; backup: takes its place; lost: a backup has taken its place; unformatted: clmgr format repository is due"},
+			func(d *Definition, f *F) string { return d.RepositoryState(f) },
+			func(*Definition, *F, string) error { return nil }},
 	)
 }

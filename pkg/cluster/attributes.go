@@ -333,7 +333,7 @@ func (c *Class) object(d *Definition, name string) (string, error) {
 func (c *Class) noAttribute(name string) error {
 	n := strings.ToUpper(name)
 	if f := FindForeign(n, c.Name); f != nil {
-		return fmt.Errorf("%s: %s: %w", c.Name, f.Refusal(), ErrIncorrect)
+		return fmt.Errorf("%s: %s: %w", c.Name, f.Refusal(""), ErrIncorrect)
 	}
 	var all []string
 	for _, a := range c.Attributes {

@@ -30,6 +30,7 @@ const (
 	DefaultDeadmanMode           = "a"
 	DefaultMethodTimeout         = 30 * time.Second
 	DefaultVerificationInterval  = 10 * time.Minute
+	DefaultRepositoryLossTime    = time.Minute
 	DefaultChanges               = ChangesLive
 )
 
@@ -87,7 +88,9 @@ func (d *Definition) Defaults() {
 		fill(&d.Methods[i].Timeout, DefaultMethodTimeout)
 	}
 	s := &d.Settings
-	drop(&s.Changes, DefaultChanges) // these two are left empty: see verification.go
+	drop(&s.ActionPlan, ActionPlanReboot)
+	drop(&s.RepositoryLossTime, DefaultRepositoryLossTime)
+	drop(&s.Changes, DefaultChanges) // these are left empty: see verification.go
 	drop(&s.VerificationInterval, DefaultVerificationInterval)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)

@@ -231,30 +231,33 @@ type Settings struct {
 	// Changes says when a change of the definition by clmgr counts: "live" (the default: at once, as one log entry) or "staged"
 	// (with clmgr sync cluster, as in PowerHA).
 	Changes string `json:"changes,omitempty"`
+	// ActionPlan says what becomes of a node that was taken for dead, when it is back: "reboot" (the default: its cluster services start
+	// again, if they ran), "disable_rgs_autostart" (they start, and it acquires nothing by itself), or
+	// "disable_cluster_services_autostart".
+	ActionPlan string `json:"action_plan,omitempty"`
+	// NoRepositoryReplacement keeps the cluster from putting a backup in the place of a repository volume that is lost: an operator
+	// does it then (clmgr replace repository). RepositoryLossTime is how long no node may be able to use the volume before it is
+	// taken for lost; default 60 s. See repository.go.
+	NoRepositoryReplacement bool          `json:"no_repository_replacement,omitempty"`
+	RepositoryLossTime      time.Duration `json:"repository_loss_time,omitempty"`
 }
 
 // A Repository is a repository volume: one file on a file system that all nodes share, or one raw device that all see. The first of
-// the list that is formatted is the one in use. It carries the third vote of a cluster in which two nodes vote.
+// the list that is formatted and not lost is the one in use; the others that are formatted and not lost are its backups, in their order.
+// The volume in use carries the third vote of a cluster in which two nodes vote.
 type Repository struct {
 	Name   string `json:"name"`
 	Device string `json:"device"` // absolute path, the same on all nodes
 	// UUID is that of the volume's format, as `clmgr format repository` writes it here; empty: not formatted yet.
 	UUID string `json:"uuid,omitempty"`
+	// Lost says that the cluster has put a backup in this volume's place because no node could use it. It is not used again before
+	// an operator says so: clmgr format repository, or clmgr replace repository with its name.
+	Lost bool `json:"lost,omitempty"`
 }
 
 // RepositoryVoter is what the repository voter is called where it stands beside nodes. No node may be called so, nor as a repository
 // voter's server id, under which it speaks to the nodes: repository- and the volume's id.
 const RepositoryVoter = "repository-voter"
-
-// Repository is the volume in use, nil if there is none that is formatted.
-func (d *Definition) Repository() *Repository {
-	for i := range d.Repositories {
-		if d.Repositories[i].UUID != "" {
-			return &d.Repositories[i]
-		}
-	}
-	return nil
-}
 
 // Undecided reports whether this is a cluster of two nodes without a repository volume.
 func (d *Definition) Undecided() bool { return len(d.Nodes) == 2 && len(d.Repositories) == 0 }

@@ -16,6 +16,8 @@ type Foreign struct {
 	Taken  bool
 	Values []string
 	Why    string // a clause that stands after a colon
+	// Not has reasons of their own for values that are refused: pairs of value and clause.
+	Not [][2]string
 }
 
 const (
@@ -23,8 +25,11 @@ const (
 	noSites    = "sites are not managed yet"
 	noCSPOC    = "the product makes no volume groups and file systems yet: make it with the system's own commands, and name it here"
 	byMetrics  = "processor use is read from /metrics"
-	byProof    = "a majority decides, and only a proof frees what the other side held"
+	byProof    = "a majority decides, with two nodes the repository volume breaks the tie, and only a proof frees what the other side held"
 	noNotice   = "nobody is asked at a split: a majority decides, and the operator's word is clmgr confirm node_down"
+	noNFS      = "a file on NFS is no tie-breaker by itself: on a hard mount it can be a repository volume (clmgr add repository)"
+	noCloud    = "there is no tie-breaker in a cloud: use a third node, or a repository volume"
+	noReserve  = "disks are not reserved yet: a node is cut off by its deadman, or switched off by a fence_device"
 	byExport   = "add an nfs_export, and name it in NFS_EXPORT"
 	alwaysThat = "it is always so here"
 )
@@ -43,17 +48,30 @@ var foreign = []Foreign{
 	{Scopes: []string{"cluster"}, Name: "SITE_POLICY_NOTIFY_METHOD", Why: noSites},
 	{Scopes: []string{"cluster"}, Name: "DEFAULT_SURVIVING_SITE", Why: noSites},
 	{Scopes: []string{"cluster"}, Name: "APPLY_TO_PPRC_TAKEOVER", Why: noSites},
-	{Scopes: []string{"cluster"}, Name: "SPLIT_POLICY", Why: byProof},
-	{Scopes: []string{"cluster"}, Name: "MERGE_POLICY", Taken: true, Values: []string{"majority"}, Why: "a majority decides, and nobody is reset for a merge"},
+	{Scopes: []string{"cluster"}, Name: "SPLIT_POLICY", Taken: true, Values: []string{"majority", "tiebreaker"}, Why: byProof, Not: [][2]string{
+		{"none", "with it both halves go on, and each takes over what the other runs: two nodes would write to one file system"},
+		{"manual", "the half without a majority has no lease, and no word can give it one, because nobody there knows that the other half stands still; the half with one " +
+			"needs no word, only the proof, and where there is none it waits for clmgr confirm node_down"},
+		{"nfs", noNFS},
+		{"cloud", noCloud}}},
+	{Scopes: []string{"cluster"}, Name: "MERGE_POLICY", Taken: true, Values: []string{"majority", "tiebreaker"}, Why: "the half that lost holds nothing when it is heard " +
+		"again: it takes the newest state and goes on, and nobody is reset for a merge", Not: [][2]string{
+		{"none", "halves that are not brought together would stay two clusters: the one that lost always takes the state of the other"},
+		{"manual", "there is nothing to choose between: one half has decided, the other has let go of everything before"},
+		{"nfs", noNFS},
+		{"cloud", noCloud}}},
 	{Scopes: []string{"cluster"}, Name: "TIEBREAKER", Why: "the repository volume is the tie-breaker of two nodes"},
 	{Scopes: []string{"cluster"}, Name: "NFS_QUORUM_SERVER", Why: "the repository volume is the tie-breaker of two nodes"},
 	{Scopes: []string{"cluster"}, Name: "LOCAL_QUORUM_DIRECTORY", Why: "the repository volume is the tie-breaker of two nodes"},
 	{Scopes: []string{"cluster"}, Name: "REMOTE_QUORUM_DIRECTORY", Why: "the repository volume is the tie-breaker of two nodes"},
-	{Scopes: []string{"cluster"}, Name: "ACTION_PLAN", Taken: true, Values: []string{"reboot"}, Why: "a node without a lease resets itself, see DEADMAN_MODE"},
 	{Scopes: []string{"cluster"}, Name: "NOTIFY_METHOD", Why: noNotice},
 	{Scopes: []string{"cluster"}, Name: "NOTIFY_INTERVAL", Why: noNotice},
 	{Scopes: []string{"cluster"}, Name: "MAXIMUM_NOTIFICATIONS", Why: noNotice},
-	{Scopes: []string{"cluster"}, Name: "QUARANTINE_POLICY", Why: "add a fence_device, or rely on the node's deadman"},
+	{Scopes: []string{"cluster"}, Name: "QUARANTINE_POLICY", Taken: true, Values: []string{"node_halt"}, Why: "a node that the others do not hear is reset by its own deadman before " +
+		"anything of it starts elsewhere, for every group", Not: [][2]string{
+		{"disable", "that a node without a lease stops cannot be switched off; DEADMAN_MODE=event asks a human instead of resetting, and then silence proves nothing"},
+		{"fencing", noReserve},
+		{"halt_with_fencing", noReserve}}},
 	{Scopes: []string{"cluster"}, Name: "CRITICAL_RG", Why: "every group is protected by the node's lease; PRIORITY orders them"},
 	{Scopes: []string{"cluster"}, Name: "TEMP_HOSTNAME", Taken: true, Why: "a node is known by its name in the definition, whatever hostname says"},
 	{Scopes: []string{"cluster"}, Name: "LPM_POLICY", Why: "live migration is not handled yet: suspend the groups, or move them away"},
@@ -174,10 +192,15 @@ func (f *Foreign) Takes(value string) bool {
 	return f.Taken && (len(f.Values) == 0 || slices.ContainsFunc(f.Values, func(v string) bool { return strings.EqualFold(v, strings.TrimSpace(value)) }))
 }
 
-// Refusal is the sentence by which the attribute is refused: "MERGE_POLICY is PowerHA's, and only MERGE_POLICY=majority is taken: ...".
-func (f *Foreign) Refusal() string {
+// Refusal is the sentence by which the value is refused: "IPALIASING is PowerHA's, and only IPALIASING=true is taken: ...".
+func (f *Foreign) Refusal(value string) string {
+	for _, n := range f.Not {
+		if strings.EqualFold(n[0], strings.TrimSpace(value)) {
+			return fmt.Sprintf("%s=%s cannot be had here: %s", f.Name, n[0], n[1])
+		}
+	}
 	if f.Taken && len(f.Values) > 0 {
-		return fmt.Sprintf("%s is PowerHA's, and only %s=%s is taken: %s", f.Name, f.Name, f.Values[0], f.Why)
+		return fmt.Sprintf("%s is PowerHA's, and only %s=%s is taken: %s", f.Name, f.Name, strings.Join(f.Values, " or "+f.Name+"="), f.Why)
 	}
 	return fmt.Sprintf("%s is PowerHA's: %s", f.Name, f.Why)
 }

@@ -364,6 +364,12 @@ func (v *validator) settings() {
 	if t := s.VerificationInterval; t != 0 && (t < 10*time.Second || t > 7*24*time.Hour) {
 		v.add("settings.verification_interval", "10s to 7d", "the time %v cannot be used", t)
 	}
+	if s.ActionPlan != "" {
+		v.oneOf("settings.action_plan", s.ActionPlan, ActionPlanReboot, ActionPlanNoGroups, ActionPlanNoServices)
+	}
+	if t := s.RepositoryLossTime; t != 0 && (t < 5*time.Second || t > 24*time.Hour) {
+		v.add("settings.repository_loss_time", "5s to 1d", "the time %v cannot be used", t)
+	}
 	v.inRange("settings.verification_hour", s.VerificationHour, 0, 23)
 	v.within("settings.failure_window", s.FailureWindow, 366*24*time.Hour)
 	v.within("settings.max_event_time", s.MaxEventTime, 7*24*time.Hour)
@@ -400,6 +406,9 @@ func (v *validator) repositories() {
 			devices[r.Device] = i
 		}
 		if r.UUID == "" {
+			if r.Lost {
+				v.add(p+".lost", "leave it out: the cluster writes it", "a volume that is not formatted cannot be lost")
+			}
 			continue
 		}
 		if !isUUID(r.UUID) {

@@ -17,6 +17,13 @@ func (s *Settings) LooksEvery() time.Duration {
 	return s.VerificationInterval
 }
 
+// What becomes of a node that was taken for dead: PowerHA's ACTION_PLAN.
+const (
+	ActionPlanReboot     = "reboot"
+	ActionPlanNoGroups   = "disable_rgs_autostart"
+	ActionPlanNoServices = "disable_cluster_services_autostart"
+)
+
 // Staged reports whether changes wait for a sync.
 func (s *Settings) Staged() bool { return s.Changes == ChangesStaged }
 

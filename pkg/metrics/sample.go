@@ -39,6 +39,12 @@ type Lease struct {
 	Margin time.Duration // until the node releases its groups (L_soft) if no other grant comes; below 0: it does
 }
 
+// A Volume is the repository volume in use, and those that are not; nil without one.
+type Volume struct {
+	Answers               bool
+	Backups, Usable, Lost int
+}
+
 // Deadman is this node's deadman.
 type Deadman struct {
 	Connected bool
@@ -52,6 +58,7 @@ type Raft struct {
 	Voter                                                     bool
 	Voters, Servers                                           int
 	Spare                                                     int // failures of voters that are survived; -1: no majority answers
+	Volume                                                    *Volume
 	StoreCalls                                                uint64
 	SlowestStoreCall                                          time.Duration
 	Rounds, RoundsFailed                                      uint64 // of term confirmation, led here
@@ -90,6 +97,10 @@ var (
 	raftVoter     = gaugeDesc("raft_voter", "Whether this node votes (1) or not (0).")
 	raftVoters    = gaugeDesc("raft_voters", "Servers that vote.")
 	raftSpare     = gaugeDesc("quorum_spare", "Failures of voters that would be survived now; 0: the next one stops the cluster; -1: no majority answers.")
+	volumeAnswers = gaugeDesc("repository_answers", "Whether the repository voter of the volume in use answers (1) or not (0), as far as this node knows.")
+	volumeBackups = gaugeDesc("repository_backups", "Repository volumes that may take the place of the one in use.")
+	volumeUsable  = gaugeDesc("repository_backups_usable", "Of these, how many can be used: by all nodes if this node leads, else by this node.")
+	volumeLost    = gaugeDesc("repository_volumes_lost", "Repository volumes in whose place another has been put because no node could use them.")
 	raftServers   = gaugeDesc("raft_servers", "Servers of the log, voters or not.")
 	raftStore     = gaugeDesc("raft_store_calls_total", "Calls of the log's store.")
 	raftSlowest   = gaugeDesc("raft_store_slowest_seconds", "The longest call of the log's store since the agent started.")
@@ -176,6 +187,12 @@ func (c collection) raft(r *Raft) {
 	c.gauge(raftVoters, float64(r.Voters))
 	c.gauge(raftServers, float64(r.Servers))
 	c.gauge(raftSpare, float64(r.Spare))
+	if v := r.Volume; v != nil {
+		c.flag(volumeAnswers, v.Answers)
+		c.gauge(volumeBackups, float64(v.Backups))
+		c.gauge(volumeUsable, float64(v.Usable))
+		c.gauge(volumeLost, float64(v.Lost))
+	}
 	c.counter(raftStore, r.StoreCalls)
 	c.gauge(raftSlowest, r.SlowestStoreCall.Seconds())
 	c.counter(raftRounds, r.Rounds)

@@ -58,6 +58,8 @@ func (t *tx) apply(c *Command) {
 		t.stage(c.Stage)
 	case c.Activate != nil:
 		t.activate(c.Activate)
+	case c.ReplaceVolume != nil:
+		t.replaceVolume(c.ReplaceVolume)
 	case c.SetMember != nil:
 		t.setMember(c.SetMember)
 	case c.NewEpoch != nil:

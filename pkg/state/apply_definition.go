@@ -101,6 +101,30 @@ func (t *tx) activate(c *Activate) {
 	t.event(EventConfiguration, "", "", "definition version %d is active, by a sync", t.s.DefinitionVersion)
 }
 
+// replaceVolume puts a backup of the repository volume in the place of the one that is lost.
+func (t *tx) replaceVolume(c *ReplaceVolume) {
+	if t.s.Definition.Settings.NoRepositoryReplacement {
+		t.refuse("a lost repository volume is not replaced by itself: REPOSITORY_AUTO_REPLACE is false")
+		return
+	}
+	next, err := t.s.Definition.ReplaceLostRepository(c.From, c.To)
+	if err != nil {
+		t.refuse("the repository volume cannot be replaced: %v", err)
+		return
+	}
+	t.install(next)
+	if old := t.s.Staged; old != nil {
+		staged := *old
+		staged.Base = t.s.DefinitionVersion
+		if d, err := old.Definition.ReplaceLostRepository(c.From, c.To); err == nil { // else it is about other volumes
+			staged.Definition = d
+			t.s.StagedVersion++ // what was verified for a sync is not this
+		}
+		t.s.Staged = &staged
+	}
+	t.event(EventRepositoryReplaced, "", "", "%s", c.Sentence)
+}
+
 // unsafeDefinition says what a new definition would hide or double; empty if nothing.
 func (s *State) unsafeDefinition(d *cluster.Definition) string {
 	for _, name := range s.NodeNames() {

@@ -113,7 +113,29 @@ func (t *tx) newIncarnation(c *NodeBoot) {
 		t.restrain(w)
 	}
 	if started && (def.StartOnBoot == nil || *def.StartOnBoot) {
-		t.startServices(c.Node, StartAuto)
+		t.startAgain(c.Node, takenForDead(old))
+	}
+}
+
+// takenForDead reports whether the cluster had given the incarnation up: it was silent, and nothing but silence, a fence device or the
+// operator said that it ended. To the log a crash and a split are the same.
+func takenForDead(n *Node) bool {
+	return n.Lost != nil || n.Dead != nil && (n.Dead.Kind == ProofTime || n.Dead.Kind == ProofFenced || n.Dead.Kind == ProofOperator)
+}
+
+// startAgain starts the services of a node that ran them before, as the action plan allows.
+func (t *tx) startAgain(node string, loser bool) {
+	plan := t.s.Definition.Settings.ActionPlan
+	switch {
+	case loser && plan == cluster.ActionPlanNoServices:
+		t.event(EventActionPlan, node, "", "node %s was taken for dead: its cluster services are not started (ACTION_PLAN=%s); clmgr online node %s starts them",
+			node, plan, node)
+	case loser && plan == cluster.ActionPlanNoGroups:
+		t.startServices(node, StartManual)
+		t.event(EventActionPlan, node, "", "node %s was taken for dead: no group starts there or falls back to it by itself (ACTION_PLAN=%s) before its cluster services are started anew",
+			node, plan)
+	default:
+		t.startServices(node, StartAuto)
 	}
 }
 

@@ -69,6 +69,7 @@ type Command struct {
 	LockRelease   *LockRelease   `json:"lock_release,omitempty"`
 	LockBreak     *LockBreak     `json:"lock_break,omitempty"`
 	LocksEnd      *LocksEnd      `json:"locks_end,omitempty"`
+	ReplaceVolume *ReplaceVolume `json:"replace_volume,omitempty"`
 	Note          *Note          `json:"note,omitempty"`
 	Noop          *Noop          `json:"noop,omitempty"`
 }
@@ -112,6 +113,16 @@ type Stage struct {
 // one's, so that what becomes active is what was verified; and whatever SetDefinition refuses.
 type Activate struct {
 	Version uint64 `json:"version"`
+}
+
+// ReplaceVolume puts a backup in the place of the repository volume that is lost, in the definition: the leader's own decision, so it is
+// proposed with its Term. Nothing of nodes and groups changes, and no vote: the log's servers follow the definition (package agent).
+// What is staged is changed in the same way, so that a sync does not bring the lost volume back. Refused: From is not in use any more;
+// To is no backup; the settings forbid it.
+type ReplaceVolume struct {
+	From     string `json:"from"` // ids of the volumes' formats
+	To       string `json:"to"`
+	Sentence string `json:"sentence"` // why, for the history
 }
 
 // SetMember ties a node of the definition to its raft server id. A new id for a known node is a wiped node that rejoined.

@@ -10,23 +10,31 @@ func (c *Command) Needs() int {
 		return definitionNeeds(c.Create.Definition)
 	case c.SetDefinition != nil:
 		return definitionNeeds(c.SetDefinition.Definition)
-	case c.Stage != nil, c.Activate != nil:
+	case c.Stage != nil:
+		return max(2, definitionNeeds(c.Stage.Definition))
+	case c.Activate != nil:
 		return 2
 	case c.LockOpen != nil, c.LockClose != nil, c.LockAcquire != nil, c.LockRelease != nil, c.LockBreak != nil, c.LocksEnd != nil:
 		return 3
+	case c.ReplaceVolume != nil:
+		return 4
 	}
 	return 1
 }
 
 // needs is the oldest format in which the state can be written.
 func (s *State) needs() int {
+	least := definitionNeeds(s.Definition)
 	if s.Locks != nil {
-		return 3
+		least = max(least, 3)
+	}
+	if s.Staged != nil {
+		least = max(least, definitionNeeds(s.Staged.Definition))
 	}
 	if s.Staged != nil || s.StagedVersion != 0 {
-		return 2
+		least = max(least, 2)
 	}
-	return definitionNeeds(s.Definition)
+	return least
 }
 
 func definitionNeeds(d *cluster.Definition) int {
@@ -34,6 +42,14 @@ func definitionNeeds(d *cluster.Definition) int {
 		return 1
 	}
 	s := &d.Settings
+	if s.ActionPlan != "" || s.NoRepositoryReplacement || s.RepositoryLossTime != 0 {
+		return 4
+	}
+	for i := range d.Repositories {
+		if d.Repositories[i].Lost {
+			return 4 // an older daemon would put it to use again
+		}
+	}
 	if len(d.VolumeGroups)+len(d.NFSExports)+len(d.Repositories) > 0 {
 		return 2
 	}

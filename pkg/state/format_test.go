@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
@@ -34,6 +35,14 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		"one after another": {func(d *cluster.Definition) {
 			d.ResourceGroups = []cluster.ResourceGroup{{Name: "g", Nodes: []string{"a"}, RecoveryMethod: cluster.RecoverSequentially}}
 		}, 2},
+		"a repository": {func(d *cluster.Definition) { d.Repositories = []cluster.Repository{{Name: "r", Device: "/r"}} }, 2},
+		"a lost repository": {func(d *cluster.Definition) {
+			d.Repositories = []cluster.Repository{{Name: "r", Device: "/r", UUID: "11111111-2222-4333-8444-555555555551", Lost: true}}
+		}, 4},
+		"no replacement":    {func(d *cluster.Definition) { d.Settings.NoRepositoryReplacement = true }, 4},
+		"an action plan":    {func(d *cluster.Definition) { d.Settings.ActionPlan = cluster.ActionPlanNoGroups }, 4},
+		"the usual plan":    {func(d *cluster.Definition) { d.Settings.ActionPlan = cluster.ActionPlanReboot }, 1},
+		"another loss time": {func(d *cluster.Definition) { d.Settings.RepositoryLossTime = time.Second }, 4},
 		"fence levels": {func(d *cluster.Definition) {
 			d.FenceDevices = []cluster.FenceDevice{{Name: "f", Agent: "/f", Nodes: []string{"a"}, Levels: []int{1}}}
 		}, 2},
@@ -46,7 +55,7 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		if err != nil || c.Needs() != tc.want || !bytes.HasPrefix(b, []byte(`{"format":`+string(rune('0'+tc.want)))) {
 			t.Errorf("%s: format %d, %v, %.40s", name, c.Needs(), err, b)
 		}
-		for _, word := range []string{"methods", "waivers", "verification", "changes", "agent\":\"ocf", "recovery_method", "levels"} {
+		for _, word := range []string{"methods", "waivers", "verification", "changes", "agent\":\"ocf", "recovery_method", "levels", "repositor"} {
 			if tc.want == 1 && strings.Contains(string(b), `"`+word) {
 				t.Errorf("%s: the word %s stands in format 1", name, word)
 			}

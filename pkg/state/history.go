@@ -53,8 +53,10 @@ const (
 	EventConfigTooLong              = "config_too_long"
 	EventForeignResource            = "foreign_resource" // found running where the log gives it to another node
 	EventStaged                     = "reconfig_staged"
-	EventVerification               = "verification" // what a verification by the cluster itself found or lost
-	EventLock                       = "lock"         // an operator took one, or a node's sessions ended with it
+	EventVerification               = "verification"        // what a verification by the cluster itself found or lost
+	EventActionPlan                 = "action_plan"         // a node that was taken for dead is back, and not all of it starts again
+	EventRepositoryReplaced         = "repository_replaced" // a backup takes the place of the volume that is lost
+	EventLock                       = "lock"                // an operator took one, or a node's sessions ended with it
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64

@@ -188,6 +188,12 @@ func storyCommands() map[string][]func(*State) Command {
 	less := d.Clone()
 	less.ResourceGroups = less.ResourceGroups[1:]
 	return map[string][]func(*State) Command{
+		"volume": {
+			do(Command{Create: &Create{ClusterID: "11111111-2222-3333-4444-555555555555", Definition: withVolumes()}}),
+			do(Command{Term: 2, ReplaceVolume: &ReplaceVolume{From: withVolumes().Repositories[0].UUID, To: withVolumes().Repositories[1].UUID, Sentence: "late"}}),
+			do(Command{Term: 3, ReplaceVolume: &ReplaceVolume{From: withVolumes().Repositories[0].UUID, To: withVolumes().Repositories[1].UUID, Sentence: "it is lost"}}),
+			do(Command{Term: 3, ReplaceVolume: &ReplaceVolume{From: withVolumes().Repositories[0].UUID, To: withVolumes().Repositories[1].UUID, Sentence: "again"}}),
+		},
 		"staging": with(
 			do(Command{Stage: &Stage{}}), do(Command{Activate: &Activate{}}), do(Command{By: "root", Stage: &Stage{Definition: other}}),
 			do(Command{Stage: &Stage{Definition: less}}), do(Command{SetDefinition: &SetDefinition{Base: 1, Definition: less}}), do(Command{Activate: &Activate{Version: 7}}),

@@ -86,7 +86,7 @@ func (p *process) startVoter(_ context.Context, o agent.VoterOptions) (agent.Vot
 				return errEnded
 			}
 			p.m.voterIO.add(write)
-			if err := p.m.diskFault(write); err != nil {
+			if err := p.m.diskFault(write, ro.Path); err != nil {
 				return err
 			}
 			return p.m.r.reachable(ro.Path)
@@ -126,7 +126,7 @@ func (p *process) openVolume(o repository.Options) (*repository.Volume, error) {
 			return err
 		}
 		p.m.agentIO.add(write)
-		if err := p.m.diskFault(write); err != nil {
+		if err := p.m.diskFault(write, o.Path); err != nil {
 			return err
 		}
 		if p.m.blind.Load() || p.m.mute.Load() && off >= mailFrom && off < mailEnd {
@@ -279,15 +279,16 @@ func TestB8DiskLoadOfTwoIdleNodes(t *testing.T) {
 type diskTrouble struct {
 	what  string
 	delay time.Duration // of each access
+	path  string        // of the volume; "": of all
 	hang  chan struct{} // accesses end when it is closed
 	err   error         // of each access
 	write error         // of each write
 }
 
 // diskFault lets an access suffer what is wrong with the machine's way to the volume.
-func (m *machine) diskFault(write bool) error {
+func (m *machine) diskFault(write bool, path string) error {
 	f := m.trouble.Load()
-	if f == nil {
+	if f == nil || f.path != "" && f.path != path {
 		return nil
 	}
 	if f.hang != nil {

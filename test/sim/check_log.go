@@ -79,6 +79,8 @@ func (b *ledger) entry(e *entry, before *state.State) {
 		b.def = c.Create.Definition
 	case c.SetDefinition != nil:
 		b.def = c.SetDefinition.Definition
+	case c.ReplaceVolume != nil:
+		b.def = e.after.Definition
 	case c.Stage != nil:
 		b.staged = c.Stage.Definition
 	case c.Activate != nil:
