@@ -72,6 +72,7 @@ type groupState struct {
 	known      scheduler.LocalGroup // what this process has done with it; Seen, Busy and Tombstone are filled in for each pass
 	stopSince  uint64               // of the stop under way
 	watch      *watch               // monitors, while it is online here
+	events     *groupRun            // of the job under way
 	jobBegan   lease.Instant
 	prepared   occasion // what this node has got ready for
 	// swapSince is when an interface failed or came back since its addresses were looked at; 0: none did. swapAt: not before then.

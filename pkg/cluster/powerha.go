@@ -149,6 +149,8 @@ var foreign = []Foreign{
 	{Scopes: []string{"move", "online", "offline"}, Name: "SECONDARY", Why: noSites},
 	{Scopes: []string{"move"}, Name: "STATE", Taken: true, Values: []string{"online"}, Why: alwaysThat},
 	{Scopes: []string{"delete"}, Name: "NODES", Why: "a cluster ends node by node: clmgr delete cluster on each, with -f on the last"},
+	{Scopes: []string{"event_command"}, Name: "COMMAND", Why: "the work of an event is the cluster's own and cannot be replaced; PRECOMMAND and POSTCOMMAND run around it"},
+	{Scopes: []string{"event_command"}, Name: "FILE", Why: "a command is given by its path: PRECOMMAND=/path, and so on"},
 	{Scopes: []string{"snapshot"}, Name: "METHODS", Why: "methods of snapshots are not there yet"},
 }
 

@@ -10,7 +10,9 @@ func (c *Command) Needs() int {
 		return definitionNeeds(c.Create.Definition)
 	case c.SetDefinition != nil:
 		return definitionNeeds(c.SetDefinition.Definition)
-	case c.Stage != nil, c.Activate != nil:
+	case c.Stage != nil:
+		return max(2, definitionNeeds(c.Stage.Definition))
+	case c.Activate != nil:
 		return 2
 	case c.LockOpen != nil, c.LockClose != nil, c.LockAcquire != nil, c.LockRelease != nil, c.LockBreak != nil, c.LocksEnd != nil:
 		return 3
@@ -20,18 +22,25 @@ func (c *Command) Needs() int {
 
 // needs is the oldest format in which the state can be written.
 func (s *State) needs() int {
+	format := definitionNeeds(s.Definition)
 	if s.Locks != nil {
-		return 3
+		format = max(format, 3)
 	}
 	if s.Staged != nil || s.StagedVersion != 0 {
-		return 2
+		format = max(format, 2)
 	}
-	return definitionNeeds(s.Definition)
+	if s.Staged != nil {
+		format = max(format, definitionNeeds(s.Staged.Definition))
+	}
+	return format
 }
 
 func definitionNeeds(d *cluster.Definition) int {
 	if d == nil {
 		return 1
+	}
+	if len(d.Events) > 0 {
+		return 4
 	}
 	s := &d.Settings
 	if len(d.VolumeGroups)+len(d.NFSExports)+len(d.Repositories) > 0 {
