@@ -43,7 +43,7 @@ func (m *member) beginJob(view *state.State, group string, generation uint64, j 
 	}
 	dm := m.loop.node.dm
 	if j != jobProbe {
-		t.events = m.events.groupRun(t.definition, group)
+		t.events = m.events.groupRun(m.loop.ctx, t.definition, group)
 		g.events = t.events
 		m.hurryEvents(m.clock.Now())
 	}

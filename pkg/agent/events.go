@@ -311,6 +311,7 @@ func (d *eventDesk) environment(o *occurrence, phase string, failed error, try i
 // A groupRun is one piece of work on a group as its events see it. The zero pointer has no commands and writes nothing.
 type groupRun struct {
 	d       *eventDesk
+	life    context.Context // of the daemon: notify commands outlive the work
 	group   string
 	def     *cluster.Definition
 	first   <-chan struct{} // the commands of what the node heard before
@@ -319,11 +320,11 @@ type groupRun struct {
 }
 
 // groupRun prepares the events of work on a group; called by the loop.
-func (d *eventDesk) groupRun(def *cluster.Definition, group string) *groupRun {
+func (d *eventDesk) groupRun(ctx context.Context, def *cluster.Definition, group string) *groupRun {
 	if d == nil || def == nil {
 		return nil
 	}
-	return &groupRun{d: d, group: group, def: def, first: d.before(), hurried: make(chan struct{})}
+	return &groupRun{d: d, life: ctx, group: group, def: def, first: d.before(), hurried: make(chan struct{})}
 }
 
 // hurry says that nothing may wait for commands any more. Any goroutine, any number of times.
@@ -353,12 +354,12 @@ func (r *groupRun) around(ctx context.Context, name, resource string, again bool
 		o.commands = *c
 	}
 	r.wait(ctx, r.first)
-	r.d.begin(ctx, &o)
+	r.d.begin(r.life, &o)
 	err := r.try(ctx, &o, again, work)
 	for _, c := range o.commands.Post {
 		_ = r.command(ctx, &o, "post", c, err, 0)
 	}
-	r.d.end(ctx, &o, err)
+	r.d.end(r.life, &o, err)
 	return err
 }
 

@@ -140,7 +140,7 @@ func TestCommandsRunInOrder(t *testing.T) {
 			cluster.EventCommands{Name: "start_server", Pre: []string{"/p"}, Post: []string{"/q"}})
 		r.begun = true
 		r.take(t.Context(), history(t, d, time.Now(), "node_lost", "node_down", "no_such_event"), true)
-		run := r.groupRun(d, "rg")
+		run := r.groupRun(t.Context(), d, "rg")
 		err := run.around(t.Context(), "rg_move_acquire", "", false, func() error {
 			return run.around(t.Context(), "start_server", "app", true, func() error { r.note("WORK"); return nil })
 		})
@@ -182,10 +182,12 @@ func TestAHangingNotifyCommandDelaysNothing(t *testing.T) {
 		r.begun = true
 		began := time.Now()
 		r.take(t.Context(), history(t, d, began, "node_down", "rg_move_complete"), true)
-		run := r.groupRun(d, "rg")
-		if err := run.around(t.Context(), "rg_move_acquire", "", false, func() error { r.note("WORK"); return nil }); err != nil {
+		run := r.groupRun(t.Context(), d, "rg")
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := run.around(ctx, "rg_move_acquire", "", false, func() error { r.note("WORK"); return nil }); err != nil {
 			t.Error(err)
 		}
+		cancel() // the work is over, and its notify command goes on
 		synctest.Wait()
 		if time.Since(began) != 0 || !strings.Contains(r.noted(), "WORK") || strings.Count(r.noted(), "rg_move_complete/complete:tell") != 1 {
 			t.Errorf("after %v: %s", time.Since(began), r.noted())
@@ -227,7 +229,7 @@ func TestPreCommandsThatFail(t *testing.T) {
 				r.fails = c.fails
 			}
 			c.commands.Name = "start_server"
-			run := r.groupRun(eventDefinition(c.commands), "rg")
+			run := r.groupRun(t.Context(), eventDefinition(c.commands), "rg")
 			err := run.around(t.Context(), "start_server", "app", c.again, func() error {
 				r.note("WORK")
 				if r.fails["WORK"] > 0 {
@@ -262,7 +264,7 @@ func TestTheLeaseWaitsForNoCommand(t *testing.T) {
 				defer cancel()
 				r.take(ctx, history(t, d, time.Now(), "node_down"), true)
 			}
-			run := r.groupRun(d, "rg")
+			run := r.groupRun(t.Context(), d, "rg")
 			began := time.Now()
 			go func() {
 				time.Sleep(3 * time.Second)
@@ -298,7 +300,7 @@ func TestACommandThatCannotBeKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newEventRig(t)
 		r.stuck = true
-		run := r.groupRun(eventDefinition(cluster.EventCommands{Name: "rg_move_release", Pre: []string{"/hang"}, Timeout: time.Hour}), "rg")
+		run := r.groupRun(t.Context(), eventDefinition(cluster.EventCommands{Name: "rg_move_release", Pre: []string{"/hang"}, Timeout: time.Hour}), "rg")
 		go func() {
 			time.Sleep(time.Second)
 			run.hurry()

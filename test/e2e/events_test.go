@@ -63,7 +63,7 @@ func TestEventCommands(t *testing.T) {
 	check(t, w.Boot(w.ctx(), "node1"))
 	w.nodesAre(api.NodeNormal)
 	install("node1")
-	w.refused("node1", 4, []string{"node_donw", "did you mean"}, "add", "event", "node_donw", "NOTIFY=/run/note.sh")
+	w.refused("node1", 2, []string{"node_donw", "did you mean"}, "add", "event", "node_donw", "NOTIFY=/run/note.sh")
 	w.clmgr("node1", "add", "event", "rg_move_release", "PRECOMMAND=/run/hang.sh", "TIMEOUT=600")
 	t.Log(w.clmgr("node1", "query", "event_command", "rg_move_release"))
 	if r := w.run("node2", "timeout", "2", program("clmgr"), "move", "resource_group", group, "NODE=node1"); r.Code == 0 {
