@@ -264,21 +264,26 @@ func (d *eventDesk) command(ctx context.Context, o *occurrence, phase, path stri
 	if timeout <= 0 {
 		timeout = cluster.DefaultEventTimeout
 	}
-	out := d.run(ctx, executor.Command{Scope: commandScope(group), Op: phase, Path: path, Args: []string{o.name, phase},
-		Env: d.environment(o, phase, failed, try), Timeout: timeout, OutputLimit: maxCommandOutput})
+	c := executor.Command{Scope: commandScope(group), Op: phase, Path: path, Args: []string{o.name, phase},
+		Env: d.environment(o, phase, failed, try), Timeout: timeout, OutputLimit: maxCommandOutput}
+	if o.name == state.EventConfigTooLong { // its own command would raise it again, and so on
+		c.Warn = func(executor.Command, time.Duration) {}
+	}
+	out := d.run(ctx, c)
 	d.met(out.Err != nil)
 	text := fmt.Sprintf(":%s[%s] %s\n", o.name, phase, path)
 	for line := range strings.Lines(out.Output) {
 		text += ":" + o.name + "[" + phase + "] " + oneLine(strings.TrimRight(line, "\n")) + "\n"
 	}
-	status := "rc=0"
+	word := "rc=" + strconv.Itoa(out.Exit)
+	status := word
 	if out.Err != nil {
-		status = "rc=" + strconv.Itoa(out.Exit) + " # " + bounded(oneLine(out.Err.Error()), maxLine)
+		status += " # " + bounded(oneLine(out.Err.Error()), maxLine)
 		d.log.Warn("a command of an event failed", "event", o.name, "phase", phase, "command", path, "error", out.Err)
 	}
 	d.write(text + ":" + o.name + "[" + phase + "] " + path + " " + status + "\n")
 	if !notify {
-		o.actions = append(o.actions, action(commandWords[phase]+":", status, filepath.Base(path)))
+		o.actions = append(o.actions, action(commandWords[phase], o.object(), filepath.Base(path)+" "+word))
 	}
 	return out.Err
 }
@@ -378,7 +383,7 @@ func (r *groupRun) try(ctx context.Context, o *occurrence, again bool, work func
 		if err == nil {
 			ready = true
 			err, retry = work(), again
-			o.actions = append(o.actions, action(actionWords[o.name]+":", strings.TrimSpace(o.group+" "+o.resource), outcomeWord(err)))
+			o.actions = append(o.actions, workLines(o, err)...)
 		}
 		if err == nil || !retry || try > limit || ctx.Err() != nil || r.hurries() {
 			return err
@@ -568,7 +573,7 @@ func summary(o *occurrence, end time.Time) string {
 	var b strings.Builder
 	b.WriteString("\n                        Holdfast Event Summary\n" + ruler)
 	fmt.Fprintf(&b, "Event: TE_%s\nStart time: %s\n\nEnd time: %s\n\n", strings.ToUpper(o.name), o.began.Format(time.ANSIC), end.Format(time.ANSIC))
-	b.WriteString("Action:                 Resource:                       Script Name:\n" + ruler)
+	b.WriteString("Action:                         Resource:                       Script Name:\n" + ruler)
 	if len(o.actions) == 0 {
 		b.WriteString("No resources changed as a result of this event\n")
 	}
@@ -580,20 +585,34 @@ func summary(o *occurrence, end time.Time) string {
 }
 
 func action(what, resource, script string) string {
-	return fmt.Sprintf("%-31s %-31s %s\n", what, resource, script)
+	return fmt.Sprintf("%-31s %-31s %s\n", what+":", resource, script)
 }
 
-var actionWords = map[string]string{
-	"rg_move_acquire": "Acquiring resource group", "rg_move_release": "Releasing resource group",
-	"acquire_service_addr": "Acquiring resource", "get_disk_vg_fs": "Acquiring resource", "start_server": "Acquiring resource",
-	"release_service_addr": "Releasing resource", "release_vg_fs": "Releasing resource", "stop_server": "Releasing resource",
-}
-
-func outcomeWord(err error) string {
-	if err != nil {
-		return "failed"
+// workLines are PowerHA's lines of work that was done.
+func workLines(o *occurrence, err error) []string {
+	what, script := "resource", o.name
+	if o.resource == "" {
+		what, script = "resource group", "process_resources"
 	}
-	return "done"
+	begun, done := "Acquiring "+what, "Resource"+strings.TrimPrefix(what, "resource")+" online"
+	if strings.Contains(o.name, "release") || o.name == "stop_server" {
+		begun, done = "Releasing "+what, "Resource"+strings.TrimPrefix(what, "resource")+" offline"
+	}
+	if err != nil {
+		done = "Error encountered with " + strings.TrimPrefix(what, "resource ")
+	}
+	return []string{action(begun, o.object(), script), action(done, o.object(), script)}
+}
+
+// object is what an event is about, for the summary.
+func (o *occurrence) object() string {
+	switch {
+	case o.resource != "":
+		return o.resource
+	case o.group != "":
+		return o.group
+	}
+	return o.node
 }
 
 func (d *eventDesk) write(text string) {

@@ -164,8 +164,8 @@ func TestCommandsRunInOrder(t *testing.T) {
 			}
 		}
 		for _, w := range []string{" EVENT START: node_lost n2\n", " EVENT COMPLETED: node_down n2 0\n", " EVENT START: start_server n1 rg app\n",
-			"Event: TE_START_SERVER\n", "Acquiring resource:             rg app                          done\n", ":node_down[pre] all\n:node_down[pre] well\n",
-			"Pre-event command:"} {
+			"Event: TE_START_SERVER\n", "Acquiring resource:             app                             start_server\nResource online:                app                             start_server\n", "Resource group online:          rg                              process_resources\n", ":node_down[pre] all\n:node_down[pre] well\n",
+			"Pre-event command:              app                             p rc=0\n"} {
 			if !strings.Contains(r.out.String(), w) {
 				t.Errorf("%q is not in hacmp.out:\n%s", w, r.out.String())
 			}
@@ -387,6 +387,20 @@ func TestReleaseAtSoftLimitPassesAHangingPreCommand(t *testing.T) {
 				t.Errorf("stuck: %v; %+v", stuck, done)
 			}
 		})
+	}
+}
+
+// A daemon that ends sees no lease run out any more, so a release under way is set free at once.
+func TestTheEndOfTheDaemonWaitsForNoCommand(t *testing.T) {
+	r := newEventRig(t)
+	m := &member{name: "n1", clock: testClock{}, log: testLog(), events: r.eventDesk}
+	m.loop.node.init(m)
+	run := r.groupRun(t.Context(), eventDefinition(), "rg")
+	m.loop.node.group("rg").events = run
+	m.loop.node.group("other")
+	m.endNode()
+	if !run.hurries() {
+		t.Error("the release goes on waiting")
 	}
 }
 

@@ -122,6 +122,8 @@ func (m *member) endNode() {
 	n := &m.loop.node
 	for _, name := range sortedKeys(n.groups) {
 		m.endWatch(n.groups[name])
+		// Nobody is left who would see the lease run out: what is being released is finished, and waits for no command.
+		n.groups[name].events.hurry()
 	}
 	if n.dm != nil {
 		n.dm.Close()

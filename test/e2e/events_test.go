@@ -59,6 +59,7 @@ func TestEventCommands(t *testing.T) {
 	w.says("node2", "EVENT START: node_down node1", ":node_down[pre] pre of node_down", "EVENT COMPLETED: node_down node1 0", "EVENT START: rg_move_acquire node2 "+group,
 		"EVENT COMPLETED: start_server node2 "+group+" app 0", "EVENT COMPLETED: rg_move_acquire node2 "+group+" 0", "Event: TE_RG_MOVE_ACQUIRE")
 	w.timeline(since)
+	t.Log(w.must("node2", "clmgr", "view", "log", "hacmp.out"))
 
 	check(t, w.Boot(w.ctx(), "node1"))
 	w.nodesAre(api.NodeNormal)
