@@ -28,9 +28,9 @@ import (
 //
 //   - No command decides anything. The only thing that it can do to the cluster is to let an acquisition fail, or to let a report come later;
 //     both only delay a start.
-//   - The lease does not wait. From L_soft on (hurry) no pre-, post- or recovery command begins, the one under way is killed, and
+//   - The lease does not wait, and nothing starts. From L_soft on (hurry) no pre-, post- or recovery command begins, the one under way is killed, and
 //     the release goes on in that moment without waiting for its end: what remains until L_hard is the resources' alone. The deadman
-//     knows nothing of commands.
+//     knows nothing of commands. An acquisition that waited for a command then fails instead of going on.
 //   - "Released" is said only when no command of the group's own events is left: they carry the group's name, are recorded before they are executed
 //     as all actions are, and what cannot be killed makes the release a failed one. The last look at the resources comes after them.
 //   - Commands of the cluster's events and notify commands belong to no group, and nothing of what keeps the cluster safe waits for them.
@@ -380,6 +380,9 @@ func (r *groupRun) try(ctx context.Context, o *occurrence, again bool, work func
 		if !ready {
 			err = r.pre(ctx, o)
 		}
+		if err == nil && !releasing(o.name) && r.hurries() {
+			return errHurry // nothing starts any more, least of all because nobody waited
+		}
 		if err == nil {
 			ready = true
 			err, retry = work(), again
@@ -392,6 +395,11 @@ func (r *groupRun) try(ctx context.Context, o *occurrence, again bool, work func
 			return fmt.Errorf("%w; and its recovery command %s did not succeed: %w", err, o.commands.Recovery, bad)
 		}
 	}
+}
+
+// releasing reports whether the event is one by which a node lets go.
+func releasing(event string) bool {
+	return event == "rg_move_release" || event == "stop_server" || event == "release_vg_fs" || event == "release_service_addr"
 }
 
 // pre runs the pre-commands. An error: the event must not go on.

@@ -295,6 +295,32 @@ func TestTheLeaseWaitsForNoCommand(t *testing.T) {
 	}
 }
 
+// An acquisition that waits for a command when the lease runs out does not go on because nobody waits any more: what is there is let go of.
+func TestNothingStartsBecauseNobodyWaits(t *testing.T) {
+	for _, name := range []string{"rg_move_acquire", "start_server"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newEventRig(t)
+			run := r.groupRun(t.Context(), eventDefinition(cluster.EventCommands{Name: name, Pre: []string{"/hang"}, Timeout: time.Hour}), "rg")
+			go func() {
+				time.Sleep(time.Second)
+				run.hurry()
+			}()
+			err := run.around(t.Context(), name, "app", true, func() error { r.note("WORK"); return nil })
+			if !errors.Is(err, errHurry) || strings.Contains(r.noted(), "WORK") {
+				t.Errorf("%s: %v, %s", name, err, r.noted())
+			}
+			// The clean-up of that start is a release.
+			if err := run.around(t.Context(), "stop_server", "app", true, func() error { r.note("STOP"); return nil }); err != nil {
+				t.Error(err)
+			}
+			r.wg.Wait()
+			if !strings.HasSuffix(r.noted(), " STOP") {
+				t.Errorf("nothing was stopped: %s", r.noted())
+			}
+		})
+	}
+}
+
 // A command that cannot be killed holds no release up, but the group does not count as released.
 func TestACommandThatCannotBeKilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -57,7 +57,7 @@ func workLines(o *occurrence, err error) []string {
 		what, script = "resource group", "process_resources"
 	}
 	begun, done := "Acquiring "+what, "Resource"+strings.TrimPrefix(what, "resource")+" online"
-	if strings.Contains(o.name, "release") || o.name == "stop_server" {
+	if releasing(o.name) {
 		begun, done = "Releasing "+what, "Resource"+strings.TrimPrefix(what, "resource")+" offline"
 	}
 	if err != nil {
