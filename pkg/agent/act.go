@@ -42,6 +42,11 @@ func (m *member) beginJob(view *state.State, group string, generation uint64, j 
 		watchers, g.watch = g.watch.watchers, nil
 	}
 	dm := m.loop.node.dm
+	if j != jobProbe {
+		t.events = m.events.groupRun(m.loop.ctx, t.definition, group)
+		g.events = t.events
+		m.hurryEvents(m.clock.Now())
+	}
 	m.work.Go(func() {
 		defer cancel()
 		for _, w := range watchers {
@@ -61,6 +66,17 @@ func (m *member) beginJob(view *state.State, group string, generation uint64, j 
 	})
 }
 
+// hurryEvents lets no work on a group wait for commands once this node must let go.
+func (m *member) hurryEvents(now lease.Instant) {
+	n := &m.loop.node
+	if !n.softExpired(m, now) && n.poisoned == "" {
+		return
+	}
+	for _, g := range n.groups {
+		g.events.hurry()
+	}
+}
+
 // startHeld tells the deadman that this node holds something before the first step of a start: from then on it resets the
 // node instead of disarming itself.
 func (m *member) startHeld(ctx context.Context, dm Deadman, t target) workDone {
@@ -71,6 +87,7 @@ func (m *member) startHeld(ctx context.Context, dm Deadman, t target) workDone {
 	if err == nil {
 		return m.startGroup(ctx, t)
 	}
+	t.cleanup = true
 	d := m.stopGroup(context.WithoutCancel(ctx), t)
 	d.job = jobStart
 	if d.outcome == state.OutcomeReleased {
@@ -91,7 +108,7 @@ func (m *member) cancelJob(group string) {
 
 func (m *member) finishWork(d workDone) {
 	g := m.loop.node.group(d.group)
-	g.job, g.cancel = "", nil
+	g.job, g.cancel, g.events = "", nil, nil
 	g.status, g.seenAt = d.status, m.clock.Now()
 	if d.sentence != "" {
 		g.sentence = d.sentence

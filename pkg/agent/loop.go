@@ -398,6 +398,9 @@ func (m *member) putIntoEffect(view *state.State) {
 		m.log.Warn("store the list of members", "error", err)
 	}
 	m.keepVolume(view)
+	if s := &view.Definition.Settings; m.runner != nil {
+		m.runner.SetWarnAfter(s.MaxEventTime + s.MaxGroupTime)
+	}
 	if old := m.loop.definition; old != nil {
 		version := view.DefinitionVersion - 1
 		m.work.Go(func() { m.keepOld(old, version) })

@@ -82,6 +82,7 @@ type member struct {
 	former     resetNote  // of an older boot, as found at the start
 	noteMu     sync.Mutex // over the note about a reset of this boot
 	history    *historyLog
+	events     *eventDesk
 
 	mail        *mailbox
 	loopAt      atomic.Int64 // last pass of the loop, a lease.Instant
@@ -155,6 +156,9 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 		return nil, err
 	}
 	if m.history, err = openHistory(m.opt.Node.LogDir, m.name); err != nil {
+		return nil, err
+	}
+	if err = m.openEvents(); err != nil {
 		return nil, err
 	}
 	m.det = detector.New(detector.ParamsFor(m.params()), m.clock.Now())
@@ -281,6 +285,7 @@ func (m *member) close() {
 	m.locks.close()
 	m.carriers.Wait()
 	m.work.Wait()
+	m.events.close()
 	m.history.close()
 }
 

@@ -72,6 +72,7 @@ type groupState struct {
 	known      scheduler.LocalGroup // what this process has done with it; Seen, Busy and Tombstone are filled in for each pass
 	stopSince  uint64               // of the stop under way
 	watch      *watch               // monitors, while it is online here
+	events     *groupRun            // of the job under way
 	jobBegan   lease.Instant
 	prepared   occasion // what this node has got ready for
 	// swapSince is when an interface failed or came back since its addresses were looked at; 0: none did. swapAt: not before then.
@@ -121,6 +122,8 @@ func (m *member) endNode() {
 	n := &m.loop.node
 	for _, name := range sortedKeys(n.groups) {
 		m.endWatch(n.groups[name])
+		// Nobody is left who would see the lease run out: what is being released is finished, and waits for no command.
+		n.groups[name].events.hurry()
 	}
 	if n.dm != nil {
 		n.dm.Close()

@@ -14,6 +14,7 @@ import (
 func (m *member) nodePass(view *state.State, now lease.Instant) {
 	n := &m.loop.node
 	m.endPoisoned()
+	m.hurryEvents(now)
 	if !n.recovered {
 		return // nothing may be probed, reported or done before the orphans are ended (attack A8)
 	}
@@ -27,6 +28,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	} else if (n.incarnation == 0 || n.unknown) && !n.working() {
 		m.beginIntroduction()
 	}
+	m.events.take(m.loop.ctx, view, n.incarnation != 0)
 	if n.introducing {
 		return // it probes and stops by itself; one action per group at a time
 	}

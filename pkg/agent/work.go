@@ -56,6 +56,8 @@ type target struct {
 	sequential bool // file systems are mounted one after another
 	definition *cluster.Definition
 	proof      string // that the last holder is gone, which did not release it; empty: nothing is known
+	events     *groupRun
+	cleanup    bool // it is stopped because its start failed: no release of its own in the eyes of the commands
 }
 
 func (m *member) target(d *cluster.Definition, group string, generation uint64) (target, error) {
@@ -82,26 +84,36 @@ func (m *member) startGroup(ctx context.Context, t target) workDone {
 	if t.proof != "" {
 		ctx = executor.WithProof(ctx, t.proof)
 	}
-	for _, stage := range stages(t.resources, t.sequential) {
-		results := sideBySide(stage, func(r executor.Resource) executor.Result { return m.startResource(ctx, t, r) })
-		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Running })
-		if at < 0 {
-			continue
-		}
-		why := fmt.Sprintf("%s %s could not be acquired: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
+	why := t.events.around(ctx, "rg_move_acquire", "", false, func() error { return m.acquireStages(ctx, t) })
+	if why != nil {
 		// The clean-up must happen even when the start was cancelled.
+		t.cleanup = true
 		d := m.stopGroup(context.WithoutCancel(ctx), t)
 		d.job, d.cancelled = jobStart, ctx.Err() != nil
 		d.took = m.clock.Now().Sub(began)
 		if d.outcome == state.OutcomeReleased {
-			d.outcome, d.sentence = state.OutcomeAcquireFailed, why
+			d.outcome, d.sentence = state.OutcomeAcquireFailed, why.Error()
 		} else {
-			d.sentence = why + "; and then " + d.sentence
+			d.sentence = why.Error() + "; and then " + d.sentence
 		}
 		return d
 	}
 	return workDone{group: t.group, generation: t.generation, job: jobStart, outcome: state.OutcomeOnline, status: executor.Running,
 		sentence: fmt.Sprintf("group %s is online on node %s", t.group, m.name), took: m.clock.Now().Sub(began)}
+}
+
+// acquireStages acquires the resources, until one fails.
+func (m *member) acquireStages(ctx context.Context, t target) error {
+	for _, stage := range stages(t.resources, t.sequential) {
+		results := sideBySide(stage, func(r executor.Resource) executor.Result {
+			return m.asEvent(ctx, t, r, jobStart, executor.Running, func() executor.Result { return m.startResource(ctx, t, r) })
+		})
+		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Running })
+		if at >= 0 {
+			return fmt.Errorf("%s %s could not be acquired: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
+		}
+	}
+	return nil
 }
 
 // startResource starts one resource. An application's startup monitors are asked before, whether it is up already, and after,
@@ -136,16 +148,19 @@ func (m *member) stopGroup(ctx context.Context, t target) workDone {
 	began := m.clock.Now()
 	ctx = executor.WithGeneration(ctx, t.generation)
 	d := workDone{group: t.group, generation: t.generation, job: jobStop}
-	for _, stage := range slices.Backward(stages(t.resources, t.sequential)) {
-		results := sideBySide(stage, func(r executor.Resource) executor.Result { return m.step(ctx, r, jobStop) })
-		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Stopped })
-		if at < 0 {
-			continue
-		}
-		// What lies below a resource that still runs must not be taken away from under it.
-		d.outcome, d.status = state.OutcomeReleaseFailed, results[at].Status
-		d.sentence = fmt.Sprintf("%s %s could not be released: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
-		d.took = m.clock.Now().Sub(began)
+	d.status = executor.Unknown
+	release := func() error { return m.releaseStages(ctx, t, &d.status) }
+	var why error
+	if t.cleanup {
+		why = release()
+	} else {
+		why = t.events.around(ctx, "rg_move_release", "", false, release)
+	}
+	if why == nil {
+		why = m.events.ended(t.group) // what a command still does is unknown
+	}
+	if why != nil {
+		d.outcome, d.sentence, d.took = state.OutcomeReleaseFailed, why.Error(), m.clock.Now().Sub(began)
 		return d
 	}
 	if p := m.probeGroup(ctx, t); p.status != executor.Stopped {
@@ -164,11 +179,32 @@ func (m *member) stopGroup(ctx context.Context, t target) workDone {
 	return d
 }
 
+// releaseStages releases the resources, until one fails; status is that one's then.
+func (m *member) releaseStages(ctx context.Context, t target, status *executor.Status) error {
+	for _, stage := range slices.Backward(stages(t.resources, t.sequential)) {
+		results := sideBySide(stage, func(r executor.Resource) executor.Result {
+			return m.asEvent(ctx, t, r, jobStop, executor.Stopped, func() executor.Result { return m.step(ctx, r, jobStop) })
+		})
+		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Stopped })
+		if at >= 0 { // what lies below a resource that still runs must not be taken away from under it
+			*status = results[at].Status
+			return fmt.Errorf("%s %s could not be released: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
+		}
+	}
+	return nil
+}
+
 // probeGroup looks at each resource. The whole is stopped only if all are seen stopped, running only if all run; unknown
 // wins over everything.
 func (m *member) probeGroup(ctx context.Context, t target) workDone {
 	d := workDone{group: t.group, generation: t.generation, job: jobProbe, resources: map[string]executor.Result{}}
 	var running, stopped, other, unknown int
+	if m.events != nil {
+		if err := m.runner.Blocked(commandScope(t.group)); err != nil {
+			unknown++
+			d.sentence = "a command of an earlier daemon around an event is still at work: " + err.Error()
+		}
+	}
 	results := sideBySide(t.resources, func(r executor.Resource) executor.Result { return m.step(ctx, r, jobProbe) })
 	for i, r := range t.resources {
 		res := results[i]

@@ -40,6 +40,8 @@ fence_devices:
   - {name: pdu, agent: /usr/sbin/fence_x, nodes: [node1, node2, node3]}
 methods:
   - {name: me1, type: verify, file: /ha/check}
+events:
+  - {name: start_server, notify: /ha/tell, pre: [/ha/pre], post: [/ha/post], fail_on_error: true, recovery: /ha/recover, recovery_limit: 2}
 waivers:
   - {name: w1, check: V1801, reason: known}
 repositories:

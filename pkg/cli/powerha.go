@@ -62,8 +62,6 @@ var foreignOperations = []struct{ action, class, why string }{
 	{"manage", "application_monitor", "clmgr suspend resource_group RG: the cluster then watches and does not touch it"},
 	{"modify", "log", "the logs' directory and level stand in each node's own file, node.yaml"},
 	{"modify", "snapshot", "a snapshot stays as it was taken: add another, and delete this one"},
-	{"add", "event", "programs of your own before and after events are not there yet"},
-	{"modify", "event", "programs of your own before and after events are not there yet"},
 	{"delete", "event", "the history is bounded by itself"},
 	{"view", "report", "cldisp, cldump, clshowres and clmgr -v query CLASS show what a report does"},
 	{"online", "site", "sites are not managed yet"},

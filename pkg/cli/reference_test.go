@@ -184,7 +184,7 @@ func TestPowerHAsWords(t *testing.T) {
 		{"discover cluster", ExitNotFound, "the action discover is PowerHA's"},
 		{"mv sip svc1 INTERFACE=en1", ExitNotFound, "move service_ip is PowerHA's"},
 		{"manage logs collect", ExitNotFound, "manage logs is PowerHA's"},
-		{"modify ev node_up COMMAND=/x", ExitNotFound, "modify event is PowerHA's"},
+		{"modify ev node_up COMMAND=/x", ExitNotFound, "COMMAND is PowerHA's: the work of an event is the cluster's own"},
 		{"-a HEARTBEAT_FREQUENCY query cluster", ExitNotFound, "cluster has no attribute HEARTBEAT_FREQUENCY, which is PowerHA's: timings come"},
 		{"delete cluster NODES=ALL", ExitNotFound, "a cluster ends node by node"},
 	} {

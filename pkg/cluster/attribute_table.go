@@ -29,6 +29,7 @@ var classTable = []Class{
 	timerClass(),
 	fenceClass(),
 	methodClass(),
+	eventClass(),
 	waiverClass(),
 	repositoryClass(),
 }

@@ -70,6 +70,10 @@ func (d *Definition) Clone() *Definition {
 		}
 	}
 	c.FallbackTimers = slices.Clone(d.FallbackTimers)
+	c.Events = slices.Clone(d.Events)
+	for i := range c.Events {
+		c.Events[i].Pre, c.Events[i].Post = slices.Clone(c.Events[i].Pre), slices.Clone(c.Events[i].Post)
+	}
 	c.Methods = slices.Clone(d.Methods)
 	for i := range c.Methods {
 		c.Methods[i].Nodes = slices.Clone(c.Methods[i].Nodes)

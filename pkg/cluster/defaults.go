@@ -87,6 +87,9 @@ func (d *Definition) Defaults() {
 		fill(&d.Methods[i].Type, MethodVerify)
 		fill(&d.Methods[i].Timeout, DefaultMethodTimeout)
 	}
+	for i := range d.Events {
+		fill(&d.Events[i].Timeout, DefaultEventTimeout)
+	}
 	s := &d.Settings
 	drop(&s.ActionPlan, ActionPlanReboot)
 	drop(&s.RepositoryLossTime, DefaultRepositoryLossTime)
@@ -219,6 +222,9 @@ func (d *Definition) Sparse() *Definition {
 	for i := range c.Methods {
 		drop(&c.Methods[i].Type, MethodVerify)
 		drop(&c.Methods[i].Timeout, DefaultMethodTimeout)
+	}
+	for i := range c.Events {
+		drop(&c.Events[i].Timeout, DefaultEventTimeout)
 	}
 	s := &c.Settings
 	drop(&s.Profile, DefaultProfile)

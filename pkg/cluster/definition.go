@@ -22,6 +22,7 @@ type Definition struct {
 	Dependencies           []Dependency            `json:"dependencies,omitempty"`
 	FallbackTimers         []FallbackTimer         `json:"fallback_timers,omitempty"`
 	Methods                []Method                `json:"methods,omitempty"`
+	Events                 []EventCommands         `json:"events,omitempty"`
 	Waivers                []Waiver                `json:"waivers,omitempty"`
 	Settings               Settings                `json:"settings"`
 }

@@ -152,10 +152,10 @@ var foreign = []Foreign{
 	{Scopes: []string{"file_system"}, Name: "QUOTA", Why: noCSPOC},
 	{Scopes: []string{"file_system"}, Name: "EFS", Why: noCSPOC},
 	{Scopes: []string{"file_system"}, Name: "DISK_ACCOUNTING", Why: noCSPOC},
-	{Scopes: []string{"method"}, Name: "EVENTS", Why: "methods that are told of events are not there yet"},
-	{Scopes: []string{"method"}, Name: "CONTACT", Why: "methods that are told of events are not there yet"},
-	{Scopes: []string{"method"}, Name: "TEXT", Why: "methods that are told of events are not there yet"},
-	{Scopes: []string{"method"}, Name: "RETRY", Why: "methods that are told of events are not there yet"},
+	{Scopes: []string{"method"}, Name: "EVENTS", Why: "methods that are told of events are not there yet: clmgr add event NAME NOTIFY=/path runs a command"},
+	{Scopes: []string{"method"}, Name: "CONTACT", Why: "methods that are told of events are not there yet: clmgr add event NAME NOTIFY=/path runs a command"},
+	{Scopes: []string{"method"}, Name: "TEXT", Why: "methods that are told of events are not there yet: clmgr add event NAME NOTIFY=/path runs a command"},
+	{Scopes: []string{"method"}, Name: "RETRY", Why: "methods that are told of events are not there yet: clmgr add event NAME NOTIFY=/path runs a command"},
 
 	{Scopes: []string{"online", "offline"}, Name: "BROADCAST", Taken: true, Why: "nothing is broadcast to terminals"},
 	{Scopes: []string{"online"}, Name: "CLINFO", Taken: true, Why: "the status API is part of the daemon"},
@@ -167,6 +167,8 @@ var foreign = []Foreign{
 	{Scopes: []string{"move", "online", "offline"}, Name: "SECONDARY", Why: noSites},
 	{Scopes: []string{"move"}, Name: "STATE", Taken: true, Values: []string{"online"}, Why: alwaysThat},
 	{Scopes: []string{"delete"}, Name: "NODES", Why: "a cluster ends node by node: clmgr delete cluster on each, with -f on the last"},
+	{Scopes: []string{"event_command"}, Name: "COMMAND", Why: "the work of an event is the cluster's own and cannot be replaced; PRECOMMAND and POSTCOMMAND run around it"},
+	{Scopes: []string{"event_command"}, Name: "FILE", Why: "a command is given by its path: PRECOMMAND=/path, and so on"},
 	{Scopes: []string{"snapshot"}, Name: "METHODS", Why: "methods of snapshots are not there yet"},
 }
 

@@ -89,6 +89,7 @@ func (d *Definition) Validate() []Problem {
 	v.dependencies()
 	v.timers()
 	v.methods()
+	v.events()
 	v.waivers()
 	v.settings()
 	return v.problems
@@ -130,6 +131,7 @@ func (v *validator) sizes() {
 	cut(v, &d.Dependencies, "dependencies", MaxObjects)
 	cut(v, &d.FallbackTimers, "fallback_timers", MaxObjects)
 	cut(v, &d.Methods, "methods", MaxObjects)
+	cut(v, &d.Events, "events", MaxObjects)
 	cut(v, &d.Waivers, "waivers", MaxObjects)
 	for i := range d.ResourceGroups {
 		g, p := &d.ResourceGroups[i], fmt.Sprintf("resource_groups[%d].", i)
@@ -225,6 +227,7 @@ func (v *validator) index() {
 		"resource_group":         indexOf(d.ResourceGroups, func(g *ResourceGroup) string { return g.Name }),
 		"fallback_timer":         indexOf(d.FallbackTimers, func(t *FallbackTimer) string { return t.Name }),
 		"method":                 indexOf(d.Methods, func(m *Method) string { return m.Name }),
+		"event_command":          indexOf(d.Events, func(e *EventCommands) string { return e.Name }),
 		"waiver":                 indexOf(d.Waivers, func(w *Waiver) string { return w.Name }),
 	}
 	v.usedBy = map[string]map[string]int{}
@@ -261,6 +264,7 @@ func (v *validator) names() {
 	namesOf(v, "resource_group", "resource_groups", d.ResourceGroups, func(g *ResourceGroup) string { return g.Name })
 	namesOf(v, "fallback_timer", "fallback_timers", d.FallbackTimers, func(t *FallbackTimer) string { return t.Name })
 	namesOf(v, "method", "methods", d.Methods, func(m *Method) string { return m.Name })
+	namesOf(v, "event_command", "events", d.Events, func(e *EventCommands) string { return e.Name })
 	namesOf(v, "waiver", "waivers", d.Waivers, func(w *Waiver) string { return w.Name })
 	for i, g := range d.ResourceGroups {
 		if n, ok := v.known["node"][g.Name]; ok && g.Name != "" {

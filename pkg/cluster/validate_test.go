@@ -45,8 +45,10 @@ func whole() *Definition {
 			{SameNode: []string{"db_rg", "dnp_rg"}}, {DifferentNodes: &DifferentNodes{High: []string{"web_rg"}, Low: []string{"low_rg"}}}},
 		FallbackTimers: []FallbackTimer{{Name: "weekend", Repeats: "weekly", Hour: 2}},
 		Methods:        []Method{{Name: "backup_ran", Type: "verify", File: "/opt/db/check", Nodes: []string{"node1"}}},
-		Waivers:        []Waiver{{Name: "one_net", Check: "V1801", Node: "node1", Reason: "the second switch comes in spring", Expires: "2027-04-01"}},
-		Settings:       Settings{SettlingTime: 30 * time.Second, Profile: "fast"},
+		Events: []EventCommands{{Name: "node_down", Notify: "/ha/tell", Pre: []string{"/ha/pre1", "/ha/pre2"}, Post: []string{"/ha/post"}},
+			{Name: "start_server", FailOnError: true, Pre: []string{"/ha/pre"}, Recovery: "/ha/recover", RecoveryLimit: 3, Timeout: time.Minute}},
+		Waivers:  []Waiver{{Name: "one_net", Check: "V1801", Node: "node1", Reason: "the second switch comes in spring", Expires: "2027-04-01"}},
+		Settings: Settings{SettlingTime: 30 * time.Second, Profile: "fast"},
 	}
 }
 
@@ -68,6 +70,24 @@ func TestValidate(t *testing.T) {
 		text  string // in "text: want"
 	}{
 		{"no name", func(d *Definition) { d.Name = "" }, "name", "a name is needed"},
+		{"no such event", func(d *Definition) { d.Events[0].Name = "node_donw" }, "events[0].name", `did you mean "node_down"?`},
+		{"an event twice", func(d *Definition) {
+			d.Events[1].Name = "node_down"
+			d.Events[1].FailOnError = false
+			d.Events[1].Recovery = "/x"
+		},
+			"events[1].name", "there is a event_command node_down already"},
+		{"an event without commands", func(d *Definition) { d.Events[0] = EventCommands{Name: "node_up"} }, "events[0].name", "no command is given"},
+		{"a command with arguments", func(d *Definition) { d.Events[0].Pre[1] = "/ha/pre $(id)" }, "events[0].pre[1]", "has blanks"},
+		{"a relative command", func(d *Definition) { d.Events[0].Notify = "tell" }, "events[0].notify", "tell"},
+		{"a command twice", func(d *Definition) { d.Events[0].Pre[1] = "/ha/pre1" }, "events[0].pre[1]", "/ha/pre1"},
+		{"a fact cannot fail", func(d *Definition) { d.Events[0].FailOnError = true }, "events[0].fail_on_error", "cannot fail any more"},
+		{"a fact cannot be tried again", func(d *Definition) { d.Events[0].Recovery = "/ha/x" }, "events[0].recovery", "cannot be tried again"},
+		{"a move cannot be tried again", func(d *Definition) { d.Events[1].Name, d.Events[1].FailOnError = "rg_move_acquire", false },
+			"events[1].recovery", "fail_on_error: true"},
+		{"tries without recovery", func(d *Definition) { d.Events[1].Recovery = "" }, "events[1].recovery_limit", "no recovery command"},
+		{"too many tries", func(d *Definition) { d.Events[1].RecoveryLimit = 99 }, "events[1].recovery_limit", "1 to 10"},
+		{"an event without an end", func(d *Definition) { d.Events[0].Timeout = 2 * time.Hour }, "events[0].timeout", "at most 1h"},
 		{"bad name", func(d *Definition) { d.Name = "a b" }, "name", "letters, digits"},
 		{"no nodes", func(d *Definition) { *d = Definition{Name: "c"} }, "nodes", "at least one node"},
 		{"too many nodes", func(d *Definition) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -53,9 +54,15 @@ type Runner struct {
 	actions  *ActionLog
 	log      *slog.Logger
 
+	warnAfter atomic.Int64 // a time.Duration; 0: the option's
+
 	mu      sync.Mutex
 	blocked map[Scope]error // orphans that Recover could not end
 }
+
+// SetWarnAfter changes after how long a command that has no time of its own raises config_too_long; it counts for commands that begin
+// later. 0: the option's.
+func (r *Runner) SetWarnAfter(d time.Duration) { r.warnAfter.Store(int64(d)) }
 
 // NewRunner makes a runner. It does not look at what an earlier daemon left: call Recover before the first action.
 func NewRunner(o RunnerOptions) (*Runner, error) {
@@ -484,7 +491,8 @@ func (r *Runner) warn(a *action) (stop func()) {
 	if hook == nil {
 		hook = r.o.TooLong
 	}
-	after, every := orDefault(a.c.WarnAfter, r.o.WarnAfter), orDefault(a.c.WarnEvery, r.o.WarnEvery)
+	after := orDefault(a.c.WarnAfter, orDefault(time.Duration(r.warnAfter.Load()), r.o.WarnAfter))
+	every := orDefault(a.c.WarnEvery, r.o.WarnEvery)
 	began := time.Now()
 	done := make(chan struct{})
 	go func() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -125,6 +126,25 @@ func TestConfigTooLongIsRaisedAndRepeated(t *testing.T) {
 		}})
 	if out.Err != nil || n.Load() < 3 {
 		t.Errorf("raised %d times, %v", n.Load(), out.Err)
+	}
+}
+
+// The time after which it is raised can change under way, for what has none of its own.
+func TestConfigTooLongFollowsTheRunner(t *testing.T) {
+	r := executortest.Runner(t, "")
+	dir := executortest.ScriptDir(t)
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.SetWarnAfter(time.Millisecond)
+	var once sync.Once
+	out := r.Run(t.Context(), executor.Command{Scope: app, Op: "stop", Path: executortest.Script(t, dir, "s", "read x <"+fifo), Timeout: time.Minute,
+		Warn: func(executor.Command, time.Duration) {
+			once.Do(func() { go func() { _ = os.WriteFile(fifo, []byte("go\n"), 0) }() })
+		}})
+	if out.Err != nil { // nobody has written: it was not raised
+		t.Error(out.Err)
 	}
 }
 

@@ -41,6 +41,9 @@ func definitionNeeds(d *cluster.Definition) int {
 	if d == nil {
 		return 1
 	}
+	if len(d.Events) > 0 {
+		return 4
+	}
 	s := &d.Settings
 	if s.ActionPlan != "" || s.NoRepositoryReplacement || s.RepositoryLossTime != 0 {
 		return 4

@@ -43,6 +43,13 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		"an action plan":    {func(d *cluster.Definition) { d.Settings.ActionPlan = cluster.ActionPlanNoGroups }, 4},
 		"the usual plan":    {func(d *cluster.Definition) { d.Settings.ActionPlan = cluster.ActionPlanReboot }, 1},
 		"another loss time": {func(d *cluster.Definition) { d.Settings.RepositoryLossTime = time.Second }, 4},
+		"commands around an event": {func(d *cluster.Definition) {
+			d.Events = []cluster.EventCommands{{Name: "node_down", Notify: "/tell"}}
+		}, 4},
+		"methods and commands": {func(d *cluster.Definition) {
+			d.Methods = []cluster.Method{{Name: "m", File: "/m"}}
+			d.Events = []cluster.EventCommands{{Name: "node_down", Notify: "/tell"}}
+		}, 4},
 		"fence levels": {func(d *cluster.Definition) {
 			d.FenceDevices = []cluster.FenceDevice{{Name: "f", Agent: "/f", Nodes: []string{"a"}, Levels: []int{1}}}
 		}, 2},
@@ -67,6 +74,11 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		s.Definition = d
 		if s.needs() != tc.want {
 			t.Errorf("%s: the state needs %d", name, s.needs())
+		}
+		// What is staged comes into the log, too.
+		s.Definition, s.Staged = plain, &Staged{Definition: d}
+		if stage := (&Command{Stage: &Stage{Definition: d}}).Needs(); stage != max(2, tc.want) || s.needs() != stage {
+			t.Errorf("%s: staging it needs %d, the state then %d", name, stage, s.needs())
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 //	1  the first
 //	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
 //	3  locks and their sessions
-//	4  a repository volume that is lost, and the backup that takes its place; what becomes of a node that was taken for dead
+//	4  a repository volume that is lost, and the backup that takes its place; what becomes of a node that was taken for dead; commands around events
 const Format = 4
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which

@@ -111,6 +111,14 @@ func uses(d *cluster.Definition) []use {
 		}
 		add(d.Methods[i].File, "method "+d.Methods[i].Name, nil, nodes)
 	}
+	for i := range d.Events {
+		e := &d.Events[i]
+		for _, path := range slices.Concat([]string{e.Notify, e.Recovery}, e.Pre, e.Post) {
+			if path != "" {
+				add(path, "event_command "+e.Name, nil, all)
+			}
+		}
+	}
 	return out
 }
 
