@@ -37,6 +37,7 @@ type leadership struct {
 	timing    map[lease.Subject]*phaseTime // for the breakdown of a failover
 	volume    volumeKeeping
 	risk      riskTold
+	gossipKey gossipRotation
 }
 
 // ledTerm is what a leadership needs of its term: a *consensus.Lead.
@@ -109,6 +110,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 		m.tendVoters(led, view)
 		m.tendVolumeMembers(led, view, now)
 		m.tendRisk(led, view, now)
+		m.tendGossipRotation(led, view, now)
 	}
 	if led.proposing || view.Definition == nil {
 		return

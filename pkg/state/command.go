@@ -69,6 +69,9 @@ type Command struct {
 	LockRelease   *LockRelease   `json:"lock_release,omitempty"`
 	LockBreak     *LockBreak     `json:"lock_break,omitempty"`
 	LocksEnd      *LocksEnd      `json:"locks_end,omitempty"`
+	RenewCerts    *RenewCerts    `json:"renew_certs,omitempty"`
+	CertInUse     *CertInUse     `json:"cert_in_use,omitempty"`
+	GossipKey     *GossipKey     `json:"gossip_key,omitempty"`
 	Note          *Note          `json:"note,omitempty"`
 	Noop          *Noop          `json:"noop,omitempty"`
 }
@@ -118,6 +121,8 @@ type Activate struct {
 type SetMember struct {
 	Node   string `json:"node"`
 	RaftID string `json:"raft_id"`
+	// Cert is the number of the certificate that the node was admitted with; those of the name with lower numbers are void. 0: not told.
+	Cert uint64 `json:"cert,omitempty"`
 }
 
 // NewEpoch follows a forced configuration: the epoch rises, and every node not named in Dead is taken to hold every group of

@@ -14,12 +14,17 @@ func (c *Command) Needs() int {
 		return 2
 	case c.LockOpen != nil, c.LockClose != nil, c.LockAcquire != nil, c.LockRelease != nil, c.LockBreak != nil, c.LocksEnd != nil:
 		return 3
+	case c.SetMember != nil && c.SetMember.Cert != 0, c.RenewCerts != nil, c.CertInUse != nil, c.GossipKey != nil:
+		return 4
 	}
 	return 1
 }
 
 // needs is the oldest format in which the state can be written.
 func (s *State) needs() int {
+	if s.Certs != nil || s.GossipKeys != nil {
+		return 4
+	}
 	if s.Locks != nil {
 		return 3
 	}

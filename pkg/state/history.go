@@ -55,6 +55,8 @@ const (
 	EventStaged                     = "reconfig_staged"
 	EventVerification               = "verification" // what a verification by the cluster itself found or lost
 	EventLock                       = "lock"         // an operator took one, or a node's sessions ended with it
+	EventCertificate                = "certificate"  // a rotation begins, or a node uses its new one
+	EventGossipKey                  = "gossip_key"   // a step of its rotation
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64

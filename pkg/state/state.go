@@ -14,7 +14,8 @@ import (
 //	1  the first
 //	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
 //	3  locks and their sessions
-const Format = 3
+//	4  numbers of certificates, their rotation and that of the gossip key
+const Format = 4
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which
 // shares what did not change. All methods may be called by any goroutine. The zero value (or New) is the state before the
@@ -49,7 +50,13 @@ type State struct {
 	// Locks are the named locks; nil until there was one.
 	Locks *Locks `json:"locks,omitempty"`
 
-	// CAKeys and the like are no part of the state: secrets do not enter the log.
+	// CAKeys and the like are no part of the state: secrets do not enter the log. What does is which of them are good.
+
+	// Certs is nil until a certificate was numbered.
+	Certs *Certs `json:"certs,omitempty"`
+	// GossipKeys are the numbers of the gossip keys in force: the first is sent with, all are understood. None: key 0 alone, with
+	// which the cluster was founded. See GossipKey.
+	GossipKeys []uint64 `json:"gossip_keys,omitempty"`
 
 	events  ring[Event]
 	applied ring[appliedID]
