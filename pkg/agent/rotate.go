@@ -19,6 +19,10 @@ import (
 // holds the CA's key), stores them, makes its connections anew beside the old ones, and only then says in the log that older ones
 // are void. Until it has said so both are good; so at no moment is there a living node that the others do not let in.
 //
+// Safety. A lease request or an append that waits on a connection which is made anew gets its answer (links) or is sent again (raft, within
+// milliseconds, one node at a time), so that neither a voter's majority nor a deadman's grant is missed; were one missed all the same, it
+// is a lost connection as any other, and nothing rests on its not happening. The deadman, the log and the repository know no certificate.
+//
 // The gossip key: three entries, add, use and remove. Between them the leader waits until every living node has the entry before. A
 // node that lags or was away is deaf on the rings until it has the log, which comes over other connections; and the rings are a hint.
 
