@@ -32,8 +32,8 @@ type Config struct {
 	Key         []byte // 16, 24 or 32 bytes; what is sent is encrypted with it
 	// OtherKeys are understood too, while the key is being changed (SetKeys).
 	OtherKeys [][]byte
-	Timing      Timing
-	Rings       []Ring
+	Timing    Timing
+	Rings     []Ring
 	// Members gives the members that have an address on the network, ip:port or ip, the own node among them or not. It is
 	// called often, by any goroutine, under locks: it must not block. The map is only read.
 	Members func(network string) map[string]string

@@ -26,8 +26,8 @@ func (r *rig) rotated(before api.Status) bool {
 
 // Both rotations on a whole cluster, several times: nothing else happens. No election, no node silent, no group touched.
 func TestRotationDisturbsNothing(t *testing.T) {
-	for _, o := range []options{{}, {profile: "fast"}} {
-		t.Run("profile "+o.profile, func(t *testing.T) {
+	for _, o := range []options{{nodes: 3}, {nodes: 3, profile: "fast"}, {nodes: 2, groups: []string{"g1 n1", "g2 n2"}}} {
+		t.Run(fmt.Sprintf("%d nodes %s", o.nodes, o.profile), func(t *testing.T) {
 			inBubble(t, o, func(r *rig) {
 				r.settle(20 * time.Second)
 				time.Sleep(10 * time.Second)
