@@ -80,13 +80,20 @@ func TestRenewedFileIsChecked(t *testing.T) {
 			t.Errorf("want %q: %v", want, err)
 		}
 	}
-	if err := os.WriteFile(path, good, 0o644); err == nil {
-		os.Chmod(path, 0o644)
+	mode := func(m os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(path, m); err != nil {
+			t.Fatal(err)
+		}
 	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mode(0o644)
 	if _, err := Load(n2.dir); err == nil || !strings.Contains(err.Error(), "0644") {
 		t.Errorf("a key that others may read: %v", err)
 	}
-	os.Chmod(path, 0o600)
+	mode(0o600)
 	if err := os.WriteFile(path+".new", good[:10], 0o600); err != nil { // a crash while the next one was written
 		t.Fatal(err)
 	}

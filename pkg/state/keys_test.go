@@ -55,7 +55,7 @@ func TestCertificateFloors(t *testing.T) {
 	if before.CertWanted("a") != 0 {
 		t.Fatal("an older state was changed")
 	}
-	s = apply(Command{CertInUse: &CertInUse{Node: "b", Number: 3}})
+	apply(Command{CertInUse: &CertInUse{Node: "b", Number: 3}})
 	s = apply(Command{CertInUse: &CertInUse{Node: "b", Number: 2}}) // late
 	if s.CertFloor("b") != 3 || s.CertWanted("b") != 0 || s.CertWanted("a") != 3 {
 		t.Fatalf("after b has renewed: %+v", s.Certs)
