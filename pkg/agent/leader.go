@@ -38,6 +38,7 @@ type leadership struct {
 	volumes   map[string]*volumeKeeping    // by their ids
 	backups   backupKeeping
 	risk      riskTold
+	gossipKey gossipRotation
 }
 
 // ledTerm is what a leadership needs of its term: a *consensus.Lead.
@@ -112,6 +113,7 @@ func (m *member) leadPass(led *leadership, view *state.State, now lease.Instant)
 		m.tendVolumeMembers(led, view, now)
 		m.tendBackups(led, view, now)
 		m.tendRisk(led, view, now)
+		m.tendGossipRotation(led, view, now)
 	}
 	if led.proposing || view.Definition == nil {
 		return

@@ -28,6 +28,7 @@ type loopState struct {
 	isolated       map[string]lease.Instant // since when the detector calls a node isolated
 	suspects       bool                     // the last change was for the worse: probes may be due
 	lastPublished  published
+	keys           keysState
 }
 
 // The loop's own pace: how often it looks without being woken. Everything that matters wakes it; this is for what only time
@@ -76,6 +77,7 @@ func (m *member) runLoop(ctx context.Context) {
 		if view.DefinitionVersion != m.loop.defined {
 			m.putIntoEffect(view)
 		}
+		m.tendKeys(view, now)
 		if led := m.leading(); led != nil {
 			// A state that was read before the lead was seen may be older than its first entry, and a leader that acts on it would
 			// for example remove a voter whose coming it has not applied yet: Apply does not see changes of the voters.
@@ -186,6 +188,8 @@ func (m *member) handle(e any) {
 		m.gotVolumeReplaced(e)
 	case resetNoted:
 		m.gotResetNoted(e)
+	case renewed:
+		m.gotRenewed(e)
 	case reported:
 		delete(m.loop.node.reporting, e.key)
 	}

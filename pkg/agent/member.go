@@ -186,7 +186,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 }
 
 func (m *member) openLinks() error {
-	cfg := peer.Config{Identity: m.id, ListenAddrs: m.listenAddrs(), Members: m.addressesOf, Logger: m.log,
+	cfg := peer.Config{Identity: m.id, ListenAddrs: m.listenAddrs(), Members: m.addressesOf, Floor: m.certFloor, Logger: m.log,
 		OnHeard: func(node string) { m.heard(node, detector.PathPeer) }, Join: m.serveJoin,
 		MoveAfter: m.params().Silence / 5} // so that a lost network is not taken for a lost node
 	if n := m.opt.Network; n != nil {

@@ -413,7 +413,13 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 			}
 		}
 	}
-	if r, err = m.commit(ctx, &state.Command{SetMember: &state.SetMember{Node: req.Node, RaftID: server}}); err != nil {
+	// The token's entry is newer than every certificate that was made for this name before: from here on those are void.
+	number := r.Index
+	set := &state.SetMember{Node: req.Node, RaftID: server, Cert: number}
+	if len(m.view().BehindFormat((&state.Command{SetMember: set}).Needs())) > 0 {
+		set.Cert = 0 // an older daemon would not understand it; the node says it itself when all do
+	}
+	if r, err = m.commit(ctx, &state.Command{SetMember: set}); err != nil {
 		return nil, err
 	}
 	if r.Refused != "" {
@@ -427,7 +433,7 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 	for i := range d.Nodes {
 		members[d.Nodes[i].Name] = dialAddresses(d, &d.Nodes[i], m.port())
 	}
-	reply, err := m.id.Admit(req, server, members)
+	reply, err := m.id.Admit(req, server, number, members)
 	if err != nil {
 		return nil, err
 	}

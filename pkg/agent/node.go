@@ -331,11 +331,17 @@ func (m *member) tendRings(d *cluster.Definition) {
 		running.Close()
 	}
 	cfg := m.opt.Gossip
-	cfg.Node, cfg.ClusterUUID, cfg.Key, cfg.Rings, cfg.Logger = m.name, m.id.ClusterUUID, m.id.GossipKey(), rings, m.log
+	cfg.Node, cfg.ClusterUUID, cfg.Rings, cfg.Logger = m.name, m.id.ClusterUUID, rings, m.log
 	cfg.Members = m.gossipMembers
 	cfg.OnHeard = func(network, node string) { m.heard(node, detector.GossipOn(network)) }
 	var g *gossip.Gossip
-	var err error
+	numbers := m.view().GossipKeyNumbers()
+	keys, err := m.gossipKeys(numbers)
+	if err != nil {
+		m.log.Error("gossip does not run; heartbeats run on the other paths", "error", err)
+		return
+	}
+	cfg.Key, cfg.OtherKeys, m.loop.keys.gossip = keys[0], keys[1:], numbers
 	if cfg.Timing, err = gossip.TimingFor(m.params().Profile); err == nil {
 		g, err = gossip.New(cfg)
 	}

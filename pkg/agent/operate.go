@@ -300,6 +300,10 @@ func commandsOf(r api.Request) ([]*state.Command, error) {
 		})
 	case api.OpReleaseLock:
 		return []*state.Command{{LockBreak: &state.LockBreak{Name: r.Lock, Session: r.Session}}}, nil
+	case api.OpRotateCerts:
+		return []*state.Command{{RenewCerts: &state.RenewCerts{Nodes: r.Nodes}}}, nil
+	case api.OpRotateGossip:
+		return []*state.Command{{GossipKey: &state.GossipKey{Step: state.KeyAdd}}}, nil
 	case api.OpConfirmDown:
 		return []*state.Command{{Proof: &state.Proof{Node: r.Node, Kind: state.ProofOperator, Sentence: confirmSentence(r)}}}, nil
 	}
@@ -494,6 +498,8 @@ func subjectOf(c *state.Command) string {
 		return c.LockAcquire.Node
 	case c.LockRelease != nil:
 		return c.LockRelease.Node
+	case c.CertInUse != nil:
+		return c.CertInUse.Node
 	case c.Note != nil:
 		return c.Note.Node
 	}

@@ -113,6 +113,8 @@ func (m *member) sample() metrics.Sample {
 		}
 	}
 	out.Gossip = m.ringSamples()
+	refused := m.links.Refused()
+	out.Refused = &metrics.Refused{Void: refused.Void, Stranger: refused.Stranger, Unknown: refused.Unknown}
 	out.Deadman = &metrics.Deadman{Connected: loc.backend != "", Armed: loc.armed}
 	if !loc.leaseAt.IsZero() {
 		age := wall.Sub(loc.leaseAt)

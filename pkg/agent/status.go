@@ -66,7 +66,7 @@ func (m *member) clusterStatus(view *state.State, loc *local, now time.Time) api
 	c := api.Cluster{UUID: m.id.ClusterUUID, Name: m.id.ClusterName, ID: shortID(m.id.ClusterUUID), Epoch: view.Epoch, Term: term,
 		AppliedIndex: view.Index, Leader: m.leaderNode(), LocalNode: m.name, StaleSeconds: m.params().Soft.Seconds(),
 		Profile: m.params().Profile, DeadmanMode: string(m.deadmanMode(view)), DefinitionVersion: view.DefinitionVersion,
-		Unsynced: view.Staged != nil, StagedVersion: view.StagedVersion,
+		GossipKeys: view.GossipKeyNumbers(), Unsynced: view.Staged != nil, StagedVersion: view.StagedVersion,
 		ProductVersion: m.opt.Version, Warnings: append([]string(nil), loc.warnings...)}
 	if view.Definition != nil {
 		c.Name, c.SettlingSeconds = view.Definition.Name, view.Definition.Settings.SettlingTime.Seconds()
@@ -180,6 +180,7 @@ func (m *member) nodeStatus(view *state.State, def *cluster.Node, id int, loc *l
 		}
 	}
 	out.Leader = m.leaderNode() == def.Name
+	out.Certificate, out.RenewsTo = view.CertFloor(def.Name), view.CertWanted(def.Name)
 	if n != nil {
 		out.Incarnation, out.Version, out.Resets = n.Incarnation, n.Version, len(n.Resets)
 		out.State, out.RawState, out.Reason = nodeState(view, n)

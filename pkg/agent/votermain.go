@@ -279,7 +279,7 @@ func (p *voterProcess) openLinks(fsm *fsm) (*peer.Peer, error) {
 		}
 		addrs, ok := friends[node]
 		return addrs, ok
-	}}
+	}, Floor: func(node string) uint64 { return fsm.newest.Load().CertFloor(node) }}
 	if p.Network != nil {
 		cfg.Dial, cfg.Listen = p.Network.Dial, p.Network.Listen
 	}

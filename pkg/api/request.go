@@ -21,13 +21,15 @@ const (
 	OpConfirmDown   Op = "confirm-node-down"  // the operator's word that Node is dead
 	OpReleaseLock   Op = "release-lock"       // takes Lock away from Session, which holds it or waits for it
 	OpReplace       Op = "replace-repository" // puts the formatted volume Repository (none: the next one) to use in place of that in use
+	OpRotateCerts   Op = "renew-certificates" // of Nodes (none: all)
+	OpRotateGossip  Op = "renew-gossip-key"   //
 	OpFormat        Op = "format-repository"  // makes the repository volume Repository; destroys what is on its device
 )
 
 // Role is what the operation needs.
 func (o Op) Role() Role {
 	switch o {
-	case OpConfirmDown, OpFormat, OpReplace:
+	case OpConfirmDown, OpFormat, OpReplace, OpRotateCerts, OpRotateGossip:
 		return RoleAdmin
 	case OpStart, OpStop, OpOnline, OpOffline, OpMove, OpUnsetPriority, OpClear, OpSuspend, OpResume,
 		OpUnmanage, OpManage, OpReleaseLock:

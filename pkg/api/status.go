@@ -134,6 +134,8 @@ type Cluster struct {
 	Profile           string   `json:"profile,omitempty"`
 	DeadmanMode       string   `json:"deadman_mode,omitempty"`
 	DefinitionVersion uint64   `json:"definition_version"`
+	// GossipKeys are the numbers of the gossip keys in force, the one that is sent with first; two while one is being rotated.
+	GossipKeys []uint64 `json:"gossip_keys,omitempty"`
 	// Unsynced says that a staged definition waits for a sync; StagedVersion counts the changes of what is staged.
 	Unsynced        bool    `json:"unsynced,omitempty"`
 	StagedVersion   uint64  `json:"staged_version,omitempty"`
@@ -213,6 +215,9 @@ type Node struct {
 	Reason      string        `json:"reason,omitempty"` // the last sentence about the node
 	Since       *time.Time    `json:"since,omitempty"`  // of the state
 	Resets      int           `json:"resets,omitempty"` // of its own deadman or watchdog, as counted for the quarantine
+	// Certificate is the lowest number of a certificate of the node that is good; RenewsTo the number of the one that it is making.
+	Certificate uint64 `json:"certificate,omitempty"`
+	RenewsTo    uint64 `json:"renews_to,omitempty"`
 	// Values are what dynamic node priority saw last: mem (MiB free), cpu (% idle), disk (% busy), script.
 	Values map[string]float64 `json:"values,omitempty"`
 }

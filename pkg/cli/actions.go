@@ -212,6 +212,13 @@ func init() {
 				doc: "put the formatted repository NAME (default: the next one) to use in place of the one in use, while the cluster runs. The one " +
 					"before votes until the new one does, and then leaves the definition; should its device come back, nothing uses it",
 				attrs: []argument{timeoutAttr}}}},
+		{name: "rotate", doc: "new certificates and keys, while the cluster runs", operations: []operation{
+			{class: "certificates", aliases: []string{"certificate"}, usage: "[NODES=node[,node]]", names: namesNone, run: rotateCertificates,
+				doc: "give nodes new keys and certificates, one node after another; the ones before are void then. No group, lease or leadership is " +
+					"touched. A node that is down renews when it is back", attrs: []argument{nodeList, timeoutAttr}},
+			{class: "gossip_key", usage: "", names: namesNone, run: rotateGossipKey,
+				doc:   "change the key of the heartbeats between nodes, in three steps: add, use, remove. A node that is down learns it when it is back",
+				attrs: []argument{timeoutAttr}}}},
 		{name: "join", doc: "join a cluster", operations: []operation{
 			{class: "cluster", usage: "TOKEN=token|- [ADDRESS=host:port,...]", names: namesNone, run: joinCluster, doc: "make this node a member",
 				attrs: []argument{{"TOKEN", "token", "from clmgr add node; '-' reads it from standard input"}, {"TOKEN_FILE", "path", "the file that holds it"},

@@ -269,6 +269,9 @@ func TestHostileArguments(t *testing.T) {
 						args = append(args, "nosuch")
 					}
 					got := l.run(append(args, x.name+"="+v, "--no-wait")...)
+					if a.name == "rotate" && v == "1_000" {
+						continue // a good TIMEOUT, and there is no name that could be wrong
+					}
 					if got.status == ExitOK && a.name != "view" && a.name != "verify" && a.name != "sync" && a.name != "add" && a.name != "join" {
 						t.Errorf("%s %s %s=%q is done", a.name, o.class, x.name, v)
 					}

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"sort"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // DefaultPort is for gossip, UDP and TCP, on each cluster network.
@@ -26,9 +29,11 @@ type Ring struct {
 type Config struct {
 	Node        string
 	ClusterUUID string
-	Key         []byte // 16, 24 or 32 bytes
-	Timing      Timing
-	Rings       []Ring
+	Key         []byte // 16, 24 or 32 bytes; what is sent is encrypted with it
+	// OtherKeys are understood too, while the key is being changed (SetKeys).
+	OtherKeys [][]byte
+	Timing    Timing
+	Rings     []Ring
 	// Members gives the members that have an address on the network, ip:port or ip, the own node among them or not. It is
 	// called often, by any goroutine, under locks: it must not block. The map is only read.
 	Members func(network string) map[string]string
@@ -58,6 +63,7 @@ type Gossip struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	keys   *memberlist.Keyring // of all rings
 
 	mu    sync.Mutex
 	rings map[string]*ring
@@ -70,6 +76,10 @@ func New(cfg Config) (*Gossip, error) {
 	}
 	g := &Gossip{cfg: cfg, log: cfg.Logger.With("component", "gossip"), rings: map[string]*ring{}}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
+	var err error
+	if g.keys, err = memberlist.NewKeyring(cfg.OtherKeys, cfg.Key); err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
 	g.events.init()
 	g.wg.Go(func() { g.events.pump(g.ctx.Done()) })
 	if err := g.SetRings(cfg.Rings); err != nil {
@@ -130,6 +140,32 @@ func (g *Gossip) SetRings(rings []Ring) error {
 	for n, r := range want {
 		g.rings[n] = r
 		r.start(g.ctx)
+	}
+	return nil
+}
+
+// SetKeys makes these the keys: the first is sent with, all are understood. It takes effect at once, on all rings, and ends
+// nothing. A key that a member does not have yet makes it deaf to this node, and nothing worse: so a new key is first added
+// everywhere, then used, and the old one removed when nobody sends with it any more.
+func (g *Gossip) SetKeys(keys [][]byte) error {
+	if len(keys) == 0 {
+		return errors.New("change the gossip keys: there is none")
+	}
+	for _, k := range keys {
+		if err := g.keys.AddKey(k); err != nil {
+			return fmt.Errorf("change the gossip keys: %w", err)
+		}
+	}
+	if err := g.keys.UseKey(keys[0]); err != nil {
+		return fmt.Errorf("change the gossip keys: %w", err)
+	}
+	// From the last one on: the keyring moves up what follows a key that it removes, under the eyes of those who read the list.
+	for _, old := range slices.Backward(slices.Clone(g.keys.GetKeys())) {
+		if !slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, old) }) {
+			if err := g.keys.RemoveKey(old); err != nil {
+				return fmt.Errorf("change the gossip keys: %w", err)
+			}
+		}
 	}
 	return nil
 }

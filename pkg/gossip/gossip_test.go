@@ -611,3 +611,44 @@ func TestLoopback(t *testing.T) {
 	nodes[2].Close()
 	await(false, 1)
 }
+
+// The key is changed in three steps, at each of which nodes are a step apart for a while: nobody is taken for down. A node that missed
+// all of it is deaf until it learns the key, and is then back without a restart.
+func TestKeyRotation(t *testing.T) {
+	onLAN(t, "default", nil1, three, func(t *testing.T, c *cluster) {
+		c.await("all up", 5*time.Second, func() bool { return c.all(true) })
+		time.Sleep(5 * time.Second)
+		before := len(c.events())
+		next, last := bytes.Repeat([]byte{8}, 32), bytes.Repeat([]byte{9}, 32)
+		set := func(node string, keys ...[]byte) {
+			t.Helper()
+			if err := c.nodes[node].SetKeys(keys); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, keys := range [][][]byte{{ringKey, next}, {next, ringKey}, {next}} {
+			for _, n := range three {
+				set(n, keys...)
+				time.Sleep(5 * time.Second)
+			}
+		}
+		if e := c.events()[before:]; len(e) != 0 {
+			t.Errorf("the rotation was noticed: %v", e)
+		}
+		for _, keys := range [][][]byte{{next, last}, {last, next}, {last}} {
+			set("n1", keys...)
+			set("n2", keys...)
+			time.Sleep(time.Second)
+		}
+		c.await("n3 is deaf", 20*time.Second, func() bool { return !c.nodes["n1"].Up("net1", "n3") && !c.nodes["n3"].Up("net1", "n1") })
+		set("n3", last)
+		took := c.await("n3 back", 20*time.Second, func() bool { return c.all(true) })
+		t.Logf("a node that learns the newest key is back after %v", took)
+		if err := c.nodes["n1"].SetKeys(nil); err == nil {
+			t.Error("no key at all was taken")
+		}
+		if err := c.nodes["n1"].SetKeys([][]byte{{1, 2}}); err == nil {
+			t.Error("a key of two bytes was taken")
+		}
+	})
+}

@@ -144,7 +144,7 @@ func (r *ring) create(ctx context.Context) (*memberlist.Memberlist, error) {
 	tr.start()
 	c := memberlist.DefaultLANConfig()
 	cfg.Timing.apply(c)
-	c.Name, c.Label, c.SecretKey = cfg.Node, cfg.ClusterUUID, cfg.Key
+	c.Name, c.Label, c.Keyring = cfg.Node, cfg.ClusterUUID, r.g.keys
 	c.Transport = tr
 	c.Events, c.Alive, c.Conflict, c.Ping = r, r, r, r
 	c.LogOutput, c.Logger = nil, log.New(&lines{log: r.g.log.With("network", r.network), count: &r.count}, "", 0)

@@ -66,11 +66,12 @@ func newCA(clusterName, uuid string) (*x509.Certificate, *ecdsa.PrivateKey, erro
 	return c, key, nil
 }
 
-// sign makes the certificate by which the holder of the key is the named node of this cluster.
-func (id *Identity) sign(pub *ecdsa.PublicKey, node string) (*x509.Certificate, error) {
+// sign makes the certificate by which the holder of the key is the named node of this cluster. Of two certificates of one name
+// that with the higher number is the later one (Number).
+func (id *Identity) sign(pub *ecdsa.PublicKey, node string, number uint64) (*x509.Certificate, error) {
 	t := &x509.Certificate{
 		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: node},
+		Subject:               subject(node, number),
 		NotBefore:             notBefore,
 		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
@@ -95,21 +96,27 @@ func (id *Identity) As(name, raftID string) (*Identity, error) {
 	if err := CheckName("member", name); err != nil {
 		return nil, err
 	}
-	other := *id
+	other := id.clone()
 	other.Node, other.RaftID = name, raftID
 	var err error
 	if other.key, err = newKey(); err != nil {
 		return nil, err
 	}
-	if other.cert, err = id.sign(&other.key.PublicKey, name); err != nil {
+	if other.cert, err = id.sign(&other.key.PublicKey, name, 0); err != nil {
 		return nil, err
 	}
-	return &other, nil
+	return other, nil
+}
+
+// clone is the identity as it was made, stored nowhere.
+func (id *Identity) clone() *Identity {
+	return &Identity{ClusterName: id.ClusterName, ClusterUUID: id.ClusterUUID, Node: id.Node, RaftID: id.RaftID, gossipKey: id.gossipKey,
+		ca: id.ca, caKey: id.caKey, cert: id.cert, key: id.key, roots: id.roots}
 }
 
 // SignCSR makes the certificate (DER) for the key in a certificate request (DER). Only the key is taken from the request,
 // which proves by its signature that the asker has it; the name is the caller's, who has checked the token.
-func (id *Identity) SignCSR(csr []byte, node string) ([]byte, error) {
+func (id *Identity) SignCSR(csr []byte, node string, number uint64) ([]byte, error) {
 	if err := CheckName("node", node); err != nil {
 		return nil, err
 	}
@@ -124,7 +131,7 @@ func (id *Identity) SignCSR(csr []byte, node string) ([]byte, error) {
 	if !ok || pub.Curve != elliptic.P256() {
 		return nil, fmt.Errorf("check the certificate request of node %s: its key is not ECDSA P-256", node)
 	}
-	c, err := id.sign(pub, node)
+	c, err := id.sign(pub, node, number)
 	if err != nil {
 		return nil, err
 	}

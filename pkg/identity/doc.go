@@ -8,8 +8,11 @@
 // Every member holds the CA's key, so that any of them can admit a new node while others are down. A root user of one member
 // can therefore name itself as any node; the package does not protect members from each other. Certificates do not run out
 // (a cluster must not stop because ten years have passed or a clock is wrong): a node is shut out by removing it from the
-// membership. A removed node's certificate becomes good again if a node of the same name is added later; use a new name, or
-// make a new cluster, when the old key was stolen.
+// membership, and its certificate stays void when a node of the same name is added later: each carries a number (Number), and
+// the membership knows the lowest that is good for each name.
+//
+// A node renews the certificate that it shows, with a new key, by itself (Renew). What is sealed for it on the repository volume, and
+// what it signs there, stays with the key it joined with (Card): for a new one of that, a node joins anew.
 //
 // Files are written to a new directory which is then renamed, so that an identity is there wholly or not at all.
 package identity

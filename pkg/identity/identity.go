@@ -12,12 +12,15 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
+	"sync/atomic"
 )
 
 // GossipKeySize is the size of the gossip key in bytes (AES-256).
 const GossipKeySize = 32
 
-// An Identity is one node's membership in one cluster. It is read-only after it was made: any goroutine may use it.
+// An Identity is one node's membership in one cluster. Any goroutine may use it. It is read-only after it was made, but for the
+// certificate that is shown to other nodes, which Renew replaces.
 type Identity struct {
 	ClusterName string
 	ClusterUUID string
@@ -29,9 +32,29 @@ type Identity struct {
 	gossipKey []byte
 	ca        *x509.Certificate
 	caKey     *ecdsa.PrivateKey
-	cert      *x509.Certificate
-	key       *ecdsa.PrivateKey
-	roots     *x509.CertPool
+	// With which the node was made a member. Its card is this, for ever: what is sealed for the node on the repository volume
+	// would be lost with the key.
+	cert  *x509.Certificate
+	key   *ecdsa.PrivateKey
+	roots *x509.CertPool
+
+	dir     string // where it is stored; empty: nowhere
+	renew   sync.Mutex
+	current atomic.Pointer[pair] // nil: cert and key
+}
+
+// A pair is a certificate with its key.
+type pair struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// shown is what this node shows to others.
+func (id *Identity) shown() *pair {
+	if p := id.current.Load(); p != nil {
+		return p
+	}
+	return &pair{id.cert, id.key}
 }
 
 // ErrExists says that the directory already holds an identity. A node belongs to one cluster; to leave it, the directory is
@@ -50,8 +73,8 @@ func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 // CAFingerprint is what a joining node pins.
 func (id *Identity) CAFingerprint() Fingerprint { return sha256.Sum256(id.ca.Raw) }
 
-// Certificates are the node's own and the CA's. They are shared and must not be changed.
-func (id *Identity) Certificates() (node, ca *x509.Certificate) { return id.cert, id.ca }
+// Certificates are the node's own, as it shows it, and the CA's. They are shared and must not be changed.
+func (id *Identity) Certificates() (node, ca *x509.Certificate) { return id.shown().cert, id.ca }
 
 // GossipKey returns a copy of the cluster's gossip key, GossipKeySize bytes.
 func (id *Identity) GossipKey() []byte { return bytes.Clone(id.gossipKey) }
@@ -76,12 +99,13 @@ func NewCluster(dir, clusterName, nodeName string) (*Identity, error) {
 	if id.key, err = newKey(); err != nil {
 		return nil, err
 	}
-	if id.cert, err = id.sign(&id.key.PublicKey, nodeName); err != nil {
+	if id.cert, err = id.sign(&id.key.PublicKey, nodeName, 0); err != nil {
 		return nil, err
 	}
 	id.gossipKey = make([]byte, GossipKeySize)
 	rand.Read(id.gossipKey)
 	id.finish()
+	id.dir = dir
 	return id, id.store(dir)
 }
 
@@ -170,6 +194,7 @@ const (
 	fileCert    = "node.pem"
 	fileKey     = "node-key.pem"
 	fileGossip  = "gossip.key"
+	fileShown   = "shown.pem" // the renewed certificate and its key, in one file so that it is replaced in one step
 	maxFileSize = 64 << 10
 )
 
@@ -247,6 +272,10 @@ func Load(dir string) (*Identity, error) {
 	id.finish()
 	if err := id.check(); err != nil {
 		return nil, fmt.Errorf("read the identity in %s: %w", dir, err)
+	}
+	id.dir = dir
+	if err := id.loadShown(); err != nil {
+		return nil, in(fileShown, err)
 	}
 	return id, nil
 }

@@ -46,7 +46,7 @@ func join(t testing.TB, member *Identity, node string) (*Identity, error) {
 	if !SameHash(req.Hash(), hash) {
 		t.Fatal("the request's hash is not the token's")
 	}
-	reply, err := member.Admit(req, NewRaftID(node), nil)
+	reply, err := member.Admit(req, NewRaftID(node), 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,15 +241,15 @@ func TestFinishRefusesForgedReplies(t *testing.T) {
 		forge func(r *JoinReply, req *JoinRequest)
 		want  string
 	}{
-		{"another cluster", func(r *JoinReply, req *JoinRequest) { e, _ := evil.Admit(req, "x", nil); *r = *e }, "the token of prod"},
+		{"another cluster", func(r *JoinReply, req *JoinRequest) { e, _ := evil.Admit(req, "x", 0, nil); *r = *e }, "the token of prod"},
 		{"another CA under the same uuid", func(r *JoinReply, req *JoinRequest) {
-			e, _ := evil.Admit(req, "x", nil)
+			e, _ := evil.Admit(req, "x", 0, nil)
 			*r = *e
 			r.ClusterUUID = good.ClusterUUID
 		}, "not the one that the token pins"},
-		{"another CA key", func(r *JoinReply, req *JoinRequest) { e, _ := evil.Admit(req, "x", nil); r.CAKey = e.CAKey }, "CA's key does not belong"},
+		{"another CA key", func(r *JoinReply, req *JoinRequest) { e, _ := evil.Admit(req, "x", 0, nil); r.CAKey = e.CAKey }, "CA's key does not belong"},
 		{"another node's certificate", func(r *JoinReply, req *JoinRequest) { r.NodeCert = good.cert.Raw }, "node's key does not belong"},
-		{"another name", func(r *JoinReply, req *JoinRequest) { r.NodeCert, _ = good.SignCSR(req.CSR, "n9") }, "names node n9"},
+		{"another name", func(r *JoinReply, req *JoinRequest) { r.NodeCert, _ = good.SignCSR(req.CSR, "n9", 0) }, "names node n9"},
 		{"no gossip key", func(r *JoinReply, req *JoinRequest) { r.GossipKey = nil }, "gossip key has 0 bytes"},
 		{"no raft id", func(r *JoinReply, req *JoinRequest) { r.RaftID = "" }, "raft id"},
 		{"rubbish", func(r *JoinReply, req *JoinRequest) { r.NodeCert = []byte("x") }, "parse the node's certificate"},
@@ -262,7 +262,7 @@ func TestFinishRefusesForgedReplies(t *testing.T) {
 				t.Fatal(err)
 			}
 			req := j.Request()
-			r, err := good.Admit(req, "n2-1", nil)
+			r, err := good.Admit(req, "n2-1", 0, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -286,17 +286,17 @@ func TestSignCSRRefuses(t *testing.T) {
 	broken := bytes.Clone(good)
 	broken[len(broken)-3] ^= 1
 	for name, csr := range map[string][]byte{"empty": nil, "another curve": weak, "bad signature": broken} {
-		if _, err := id.SignCSR(csr, "n2"); err == nil {
+		if _, err := id.SignCSR(csr, "n2", 0); err == nil {
 			t.Errorf("%s: signed", name)
 		}
 	}
-	if _, err := id.SignCSR(good, "../n2"); err == nil {
+	if _, err := id.SignCSR(good, "../n2", 0); err == nil {
 		t.Error("signed a bad name")
 	}
 	// What the request asks for besides its key is not given.
 	asking, _ := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		URIs: []*url.URL{{Scheme: scheme, Host: id.ClusterUUID, Path: "/n1"}}, DNSNames: []string{"example.com"}}, k)
-	der, err := id.SignCSR(asking, "n2")
+	der, err := id.SignCSR(asking, "n2", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,14 +382,14 @@ func TestTLS(t *testing.T) {
 	n2 := mustJoin(t, n1, "n2")
 	foreign := newCluster(t, "prod", "n2")
 	// The same CA but another uuid: only by a forged certificate, which the uuid check must still refuse.
-	twin := *n2
+	twin := n2.clone()
 	twin.ClusterUUID = newUUID()
-	twin.cert, _ = twin.sign(&twin.key.PublicKey, "n2")
-	expired := *n2
+	twin.cert, _ = twin.sign(&twin.key.PublicKey, "n2", 0)
+	expired := n2.clone()
 	expired.cert = reissue(t, n1, n2, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
 	all := allow("n1", "n2")
 	noCert := n2.ClientTLS("n1")
-	noCert.Certificates = nil
+	noCert.GetClientCertificate = nil
 	old := n2.ClientTLS("n1")
 	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	for _, c := range []struct {
@@ -449,7 +449,7 @@ func TestJoinTLSPinsTheCA(t *testing.T) {
 		t.Errorf("an impostor: %v", err)
 	}
 	// An impostor that shows the right CA's certificate beside its own.
-	borrowed := *evil
+	borrowed := evil.clone()
 	borrowed.ca = good.ca
 	err = handshake(borrowed.JoinServerTLS(), VerifyServerByFingerprint(tok))
 	if err == nil || !strings.Contains(err.Error(), "signed by another CA") {

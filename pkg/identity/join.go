@@ -152,9 +152,10 @@ func DecodeJoinRequest(b []byte) (*JoinRequest, error) {
 	return &r, nil
 }
 
-// Admit makes the reply to a request whose token and name the caller has checked, and taken, against the cluster's state.
-func (id *Identity) Admit(r *JoinRequest, raftID string, members map[string][]string) (*JoinReply, error) {
-	cert, err := id.SignCSR(r.CSR, r.Node)
+// Admit makes the reply to a request whose token and name the caller has checked, and taken, against the cluster's state. number
+// is that of the newcomer's certificate.
+func (id *Identity) Admit(r *JoinRequest, raftID string, number uint64, members map[string][]string) (*JoinReply, error) {
+	cert, err := id.SignCSR(r.CSR, r.Node, number)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +205,7 @@ func (j *Joining) Finish(r *JoinReply) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check the cluster's reply to the join: %w", err)
 	}
+	id.dir = j.dir
 	return id, id.store(j.dir)
 }
 

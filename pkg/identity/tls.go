@@ -11,6 +11,10 @@ import (
 // ErrNotMember says that a peer proved to be a node of this cluster which is no member (any more).
 var ErrNotMember = errors.New("the node is not a member of the cluster")
 
+// ErrRevoked says that a peer showed a certificate that is void: the node has a newer one, or was removed since it was made.
+var ErrRevoked = errors.New("its certificate is void: the node has a newer one, or was removed from the cluster since; to let it in again, " +
+	"make a token (clmgr add token) and join it anew")
+
 // ServerTLS is the configuration of a listener that serves members only: TLS 1.3, and a client certificate of this cluster
 // whose node passes the members function. The function is called at each handshake, by any goroutine. The caller sets
 // NextProtos.
@@ -58,11 +62,17 @@ func (id *Identity) ClientTLS(node string) *tls.Config {
 }
 
 func (id *Identity) base() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		MaxVersion: tls.VersionTLS13,
+	// Asked at each handshake, so that a renewed certificate is shown from the next one on.
+	show := func() (*tls.Certificate, error) {
+		p := id.shown()
 		// The CA's certificate goes along: a joining node, which has only its fingerprint, needs it.
-		Certificates: []tls.Certificate{{Certificate: [][]byte{id.cert.Raw, id.ca.Raw}, PrivateKey: id.key, Leaf: id.cert}},
+		return &tls.Certificate{Certificate: [][]byte{p.cert.Raw, id.ca.Raw}, PrivateKey: p.key, Leaf: p.cert}, nil
+	}
+	return &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		MaxVersion:           tls.VersionTLS13,
+		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return show() },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return show() },
 		// Without resumption each connection is checked against the membership of its moment.
 		SessionTicketsDisabled: true,
 		// Messages are small and latency counts: no slow start of record sizes.
@@ -75,6 +85,14 @@ func (id *Identity) verifyPeer(cs tls.ConnectionState, use x509.ExtKeyUsage) (st
 		return "", errors.New("there is none")
 	}
 	return id.verify(cs.PeerCertificates[0], use)
+}
+
+// PeerNumber is the number of the certificate of the node at the other end of such a connection.
+func PeerNumber(cs tls.ConnectionState) uint64 {
+	if len(cs.PeerCertificates) == 0 {
+		return 0
+	}
+	return Number(cs.PeerCertificates[0])
 }
 
 // PeerNode is the name of the node at the other end of a connection that was made under ServerTLS or ClientTLS, which have
@@ -126,4 +144,14 @@ func (t *Token) verifyServer(cs tls.ConnectionState) error {
 	}
 	return fmt.Errorf("its CA is not the one that the token pins (%s): this is not the cluster that made the token, "+
 		"or somebody stands between", t.CAFingerprint)
+}
+
+// NodeOf is the node that the other end's certificate names. It proves nothing by itself: it is for checks that come after
+// those of ServerTLS and ClientTLS.
+func NodeOf(cs tls.ConnectionState) (string, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return "", errors.New("there is no certificate")
+	}
+	_, node, err := nameOf(cs.PeerCertificates[0])
+	return node, err
 }

@@ -14,6 +14,14 @@ type Sample struct {
 	Deadman *Deadman
 	Raft    *Raft
 	Gossip  []Ring
+	Refused *Refused
+}
+
+// Refused counts connections to the cluster's port that were refused at their handshake, since the agent started.
+type Refused struct {
+	Void     uint64 // a certificate that has become void: removed, or renewed since
+	Stranger uint64 // a certificate of this cluster whose node is no member
+	Unknown  uint64 // none, another CA's, or no TLS
 }
 
 // A Node is a member as this node sees it.
@@ -109,7 +117,10 @@ var (
 
 	gossipAlive   = gaugeDesc("gossip_alive_members", "Members that answer on a network, this node included.", "network")
 	gossipMembers = gaugeDesc("gossip_members", "Members that should answer on a network.", "network")
-	gossipScore   = gaugeDesc("gossip_health_score", "How badly this node's own gossip does on a network; 0 is well.", "network")
+	refused       = gaugeDesc("refused_connections_total", "Connections to the cluster's port that were refused at their handshake: void (a revoked certificate), "+
+		"stranger (a certificate of this cluster, and no member), unknown (none, or another CA's).", "reason")
+
+	gossipScore = gaugeDesc("gossip_health_score", "How badly this node's own gossip does on a network; 0 is well.", "network")
 )
 
 // Describe implements prometheus.Collector.
@@ -148,6 +159,11 @@ func (s sampler) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	c.raft(now.Raft)
+	if r := now.Refused; r != nil {
+		c.gauge(refused, float64(r.Void), "void")
+		c.gauge(refused, float64(r.Stranger), "stranger")
+		c.gauge(refused, float64(r.Unknown), "unknown")
+	}
 	for _, r := range now.Gossip {
 		c.gauge(gossipAlive, float64(r.Alive), r.Network)
 		c.gauge(gossipMembers, float64(r.Members), r.Network)

@@ -23,6 +23,7 @@ const (
 // serverTLS is the listener's configuration: members' protocols under members' certificates, the join under none.
 func (p *Peer) serverTLS() *tls.Config {
 	members := p.cfg.Identity.ServerTLS(p.member)
+	p.refuseVoid(members)
 	members.NextProtos = []string{ProtoPeer, ProtoRaft, ProtoHTTP2, ProtoHTTP1}
 	join := p.cfg.Identity.JoinServerTLS()
 	join.NextProtos = []string{ProtoJoin}
@@ -65,13 +66,13 @@ func (p *Peer) accept(l net.Listener) {
 
 // admit makes the handshake and hands the connection to whom it is for.
 func (p *Peer) admit(t *tracked, host string) {
+	own := p.cfg.Identity.Number()
 	c := tls.Server(t, p.server)
 	c.SetDeadline(time.Now().Add(handshakeTimeout))
 	err := c.HandshakeContext(p.ctx)
 	p.gate.leave(host)
 	if err != nil {
-		// A port scan must not fill the log.
-		p.log.Debug("a connection was refused", "remote", t.RemoteAddr().String(), "error", err)
+		p.refuse(t.RemoteAddr().String(), err)
 		t.Close()
 		return
 	}
@@ -87,7 +88,9 @@ func (p *Peer) admit(t *tracked, host string) {
 	}
 	c.SetDeadline(time.Time{})
 	p.conns.name(t, node)
-	if !p.member(node) { // removed during the handshake, after which CheckMembers finds the connection by its name
+	p.conns.met(t, shown{own: own, theirs: identity.PeerNumber(state), proto: state.NegotiatedProtocol})
+	// Removed, or its certificate made void, during the handshake, after which CheckMembers and CheckCertificates find the connection.
+	if !p.member(node) || p.void(node, state) {
 		t.Close()
 		return
 	}

@@ -3,6 +3,8 @@ package peer
 import (
 	"crypto/tls"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -10,10 +12,11 @@ import (
 // connections of a removed member can be found. It lies below, because http.Server wants to see the *tls.Conn itself.
 type tracked struct {
 	net.Conn
-	set  *connSet
-	node string // set once, under set's lock
-	once sync.Once
-	err  error
+	set   *connSet
+	node  string // set once, under set's lock
+	shown        // likewise
+	once  sync.Once
+	err   error
 }
 
 func (t *tracked) Close() error {
@@ -67,6 +70,34 @@ func (s *connSet) add(c net.Conn) *tracked {
 		return nil
 	}
 	return t
+}
+
+// shown is what the two sides of a connection have shown of themselves.
+type shown struct {
+	out         bool   // we have called
+	own, theirs uint64 // the numbers of the certificates
+	proto       string // empty: still in its handshake
+}
+
+// met notes what was shown.
+func (s *connSet) met(t *tracked, v shown) {
+	s.mu.Lock()
+	t.shown = v
+	s.mu.Unlock()
+}
+
+// where lists the connections past their handshake for which f, which is called under the lock, is true; by node.
+func (s *connSet) where(f func(t *tracked) bool) []*tracked {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*tracked
+	for t := range s.conns {
+		if t.proto != "" && f(t) {
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, func(a, b *tracked) int { return strings.Compare(a.node, b.node) })
+	return out
 }
 
 func (s *connSet) remove(t *tracked) {

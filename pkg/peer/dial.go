@@ -159,12 +159,15 @@ func (p *Peer) dialAddress(ctx context.Context, node, proto, address string) (ne
 	}
 	p.conns.name(t, node)
 	cfg := p.cfg.Identity.ClientTLS(node)
+	p.refuseVoid(cfg)
 	cfg.NextProtos = []string{proto}
+	own := p.cfg.Identity.Number()
 	c, err := handshake(ctx, t, cfg, proto)
 	if err != nil {
 		t.Close()
 		return nil, fmt.Errorf("address %s: %w", address, err)
 	}
+	p.conns.met(t, shown{out: true, own: own, theirs: identity.PeerNumber(c.ConnectionState()), proto: proto})
 	return c, nil
 }
 

@@ -193,7 +193,7 @@ func (l *link) greet(nc net.Conn) (*clientConn, error) {
 // refusal says in words what the other side's TLS alert means here.
 func refusal(err error) error {
 	if strings.HasSuffix(err.Error(), "tls: bad certificate") {
-		return fmt.Errorf("the node refused our certificate: it does not count this node as a member: %w", err)
+		return fmt.Errorf("the node refused our certificate: it does not count this node as a member, or the certificate is void: %w", err)
 	}
 	return err
 }

@@ -64,6 +64,8 @@ type Config struct {
 	// Members gives a member's addresses, host:port or host, in order of preference; ok is false for a node that is no
 	// member. It is called often, by any goroutine, and must not block.
 	Members func(node string) (addresses []string, ok bool)
+	// Floor gives the lowest number of a certificate of the node that is good (identity.Number); nil: all are. As Members.
+	Floor func(node string) uint64
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
 	// OnHeard, if set, is called for each frame that a member sent. It must not block.
@@ -97,6 +99,8 @@ type Peer struct {
 	gate      gate
 	joins     bucket
 	joining   atomic.Int32
+	refused   refusals
+	checking  atomic.Bool // CheckCertificates is at work
 	handlers  atomic.Pointer[map[string]method]
 	mu        sync.Mutex // guards what follows
 	closed    bool
@@ -128,6 +132,9 @@ func New(cfg Config) (*Peer, error) {
 	p := &Peer{cfg: cfg, node: cfg.Identity.Node, log: cfg.Logger.With("component", "peer"), conns: connSet{conns: map[*tracked]struct{}{}},
 		gate: gate{byHost: map[string]int{}}, queues: map[string]*queue{}, links: map[string]*link{}, good: map[string]string{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if p.cfg.Floor == nil {
+		p.cfg.Floor = func(string) uint64 { return 0 }
+	}
 	p.workers = workers{jobs: make(chan job), quit: p.ctx.Done()}
 	p.calls.New = newCall
 	p.handlers.Store(&map[string]method{})

@@ -57,7 +57,7 @@ func identities(t testing.TB, names ...string) map[string]*identity.Identity {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := first.Admit(j.Request(), identity.NewRaftID(n), nil)
+		r, err := first.Admit(j.Request(), identity.NewRaftID(n), 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -551,7 +551,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	onLAN(t, nil, func(t *testing.T, c *cluster) {
 		foreign := identities(t, "n2")["n2"] // same cluster name, same node name, another CA
 		none := foreign.ClientTLS("n1")
-		none.Certificates = nil
+		none.GetClientCertificate = nil
 		for name, cfg := range map[string]*tls.Config{"another cluster's node": foreign.ClientTLS("n1"), "no certificate": none} {
 			for _, proto := range []string{ProtoPeer, ProtoRaft, ProtoHTTP2, ProtoJoin, "nonsense"} {
 				raw, err := c.lan.Host("n3").Dial(context.Background(), c.lan.Host("n1").Address("net1", port))

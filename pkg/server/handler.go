@@ -487,7 +487,7 @@ func checkRequest(r api.Request) error {
 		return need(len(r.Groups) > 0 || r.Node != "", "a group or a node")
 	case api.OpConfirmDown:
 		return need(r.Node != "", "a node")
-	case api.OpReplace: // without a name: the next one
+	case api.OpReplace, api.OpRotateCerts, api.OpRotateGossip: // without a name: the next one, or all
 		return nil
 	case api.OpReleaseLock:
 		if r.Session != "" && !api.GoodSession(r.Session) {

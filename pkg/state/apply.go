@@ -134,6 +134,12 @@ func (t *tx) apply(c *Command) {
 		t.lockBreak(c.LockBreak)
 	case c.LocksEnd != nil:
 		t.locksEnd(c.LocksEnd)
+	case c.RenewCerts != nil:
+		t.renewCerts(c.RenewCerts)
+	case c.CertInUse != nil:
+		t.certInUse(c.CertInUse)
+	case c.GossipKey != nil:
+		t.gossipKey(c.GossipKey)
 	case c.Note != nil:
 		t.event(c.Note.Event, c.Note.Node, c.Note.Group, "%s", c.Note.Sentence)
 	case c.Noop != nil:
@@ -151,6 +157,7 @@ type tx struct {
 	ownInst  map[string]bool // by group: its map of instances
 	ownMarks map[string]bool
 	ownLocks struct{ all, sessions, locks bool }
+	ownCerts bool
 }
 
 func begin(s *State, e Entry) *tx {
@@ -170,7 +177,7 @@ func (t *tx) refuse(format string, args ...any) {
 }
 
 func (t *tx) changed() bool {
-	return len(t.ownNode)+len(t.ownGroup) > 0 || t.ownMaps.nodes || t.ownMaps.groups || t.ownMaps.timers || t.ownMaps.tokens || t.ownLocks.all ||
+	return len(t.ownNode)+len(t.ownGroup) > 0 || t.ownMaps.nodes || t.ownMaps.groups || t.ownMaps.timers || t.ownMaps.tokens || t.ownLocks.all || t.ownCerts ||
 		len(t.res.Events) > 0
 }
 

@@ -219,6 +219,7 @@ func (t *tx) retire(name string) {
 		t.s.Retired = copyMap(t.s.Retired)
 		t.s.Retired[name] = last
 	}
+	t.revoke(name)
 	delete(t.s.Nodes, name)
 }
 
@@ -295,6 +296,13 @@ func (t *tx) setMember(c *SetMember) {
 		}
 	}
 	t.node(c.Node).RaftID = c.RaftID
+	if c.Cert != 0 {
+		w := t.certs()
+		w.Floors[c.Node] = max(w.Floors[c.Node], c.Cert)
+		if w.Wanted[c.Node] <= c.Cert {
+			delete(w.Wanted, c.Node)
+		}
+	}
 	t.event(EventMember, c.Node, "", "node %s takes part under the server id %q", c.Node, c.RaftID)
 }
 

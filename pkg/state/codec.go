@@ -187,6 +187,9 @@ func (s *State) check() error {
 	if why := s.checkLocks(); why != "" {
 		return errors.New(why)
 	}
+	if why := s.checkKeys(); why != "" {
+		return errors.New(why)
+	}
 	for name, t := range s.Timers {
 		if t == nil || t.Name != name {
 			return fmt.Errorf("timer %q is not well formed", name)

@@ -70,6 +70,9 @@ type Command struct {
 	LockBreak     *LockBreak     `json:"lock_break,omitempty"`
 	LocksEnd      *LocksEnd      `json:"locks_end,omitempty"`
 	ReplaceVolume *ReplaceVolume `json:"replace_volume,omitempty"`
+	RenewCerts    *RenewCerts    `json:"renew_certs,omitempty"`
+	CertInUse     *CertInUse     `json:"cert_in_use,omitempty"`
+	GossipKey     *GossipKey     `json:"gossip_key,omitempty"`
 	Note          *Note          `json:"note,omitempty"`
 	Noop          *Noop          `json:"noop,omitempty"`
 }
@@ -129,6 +132,8 @@ type ReplaceVolume struct {
 type SetMember struct {
 	Node   string `json:"node"`
 	RaftID string `json:"raft_id"`
+	// Cert is the number of the certificate that the node was admitted with; those of the name with lower numbers are void. 0: not told.
+	Cert uint64 `json:"cert,omitempty"`
 }
 
 // NewEpoch follows a forced configuration: the epoch rises, and every node not named in Dead is taken to hold every group of

@@ -16,7 +16,8 @@ func (c *Command) Needs() int {
 		return 2
 	case c.LockOpen != nil, c.LockClose != nil, c.LockAcquire != nil, c.LockRelease != nil, c.LockBreak != nil, c.LocksEnd != nil:
 		return 3
-	case c.ReplaceVolume != nil:
+	case c.SetMember != nil && c.SetMember.Cert != 0, c.RenewCerts != nil, c.CertInUse != nil, c.GossipKey != nil,
+		c.ReplaceVolume != nil:
 		return 4
 	}
 	return 1
@@ -25,6 +26,9 @@ func (c *Command) Needs() int {
 // needs is the oldest format in which the state can be written.
 func (s *State) needs() int {
 	least := definitionNeeds(s.Definition)
+	if s.Certs != nil || s.GossipKeys != nil {
+		least = max(least, 4)
+	}
 	if s.Locks != nil {
 		least = max(least, 3)
 	}

@@ -57,6 +57,8 @@ const (
 	EventActionPlan                 = "action_plan"         // a node that was taken for dead is back, and not all of it starts again
 	EventRepositoryReplaced         = "repository_replaced" // a backup takes the place of the volume that is lost
 	EventLock                       = "lock"                // an operator took one, or a node's sessions ended with it
+	EventCertificate                = "certificate"         // a rotation begins, or a node uses its new one
+	EventGossipKey                  = "gossip_key"          // a step of its rotation
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64

@@ -14,7 +14,8 @@ import (
 //	1  the first
 //	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
 //	3  locks and their sessions
-//	4  a repository volume that is lost, and the backup that takes its place; what becomes of a node that was taken for dead; commands around events
+//	4  a repository volume that is lost, and the backup that takes its place; what becomes of a node that was taken for dead; commands around events;
+//	   numbers of certificates, their rotation and that of the gossip key
 const Format = 4
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which
@@ -50,7 +51,13 @@ type State struct {
 	// Locks are the named locks; nil until there was one.
 	Locks *Locks `json:"locks,omitempty"`
 
-	// CAKeys and the like are no part of the state: secrets do not enter the log.
+	// CAKeys and the like are no part of the state: secrets do not enter the log. What does is which of them are good.
+
+	// Certs is nil until a certificate was numbered.
+	Certs *Certs `json:"certs,omitempty"`
+	// GossipKeys are the numbers of the gossip keys in force: the first is sent with, all are understood. None: key 0 alone, with
+	// which the cluster was founded. See GossipKey.
+	GossipKeys []uint64 `json:"gossip_keys,omitempty"`
 
 	events  ring[Event]
 	applied ring[appliedID]

@@ -187,6 +187,11 @@ func storyCommands() map[string][]func(*State) Command {
 	other.ResourceGroups = append(other.ResourceGroups, cluster.ResourceGroup{Name: "new", Nodes: []string{"n1"}})
 	less := d.Clone()
 	less.ResourceGroups = less.ResourceGroups[1:]
+	without3 := d.Clone()
+	without3.Nodes = without3.Nodes[:2]
+	for i := range without3.ResourceGroups {
+		without3.ResourceGroups[i].Nodes = slices.DeleteFunc(without3.ResourceGroups[i].Nodes, func(n string) bool { return n == "n3" })
+	}
 	return map[string][]func(*State) Command{
 		"volume": {
 			do(Command{Create: &Create{ClusterID: "11111111-2222-3333-4444-555555555555", Definition: withVolumes()}}),
@@ -199,6 +204,18 @@ func storyCommands() map[string][]func(*State) Command {
 			do(Command{Stage: &Stage{Definition: less}}), do(Command{SetDefinition: &SetDefinition{Base: 1, Definition: less}}), do(Command{Activate: &Activate{Version: 7}}),
 			do(Command{Activate: &Activate{Version: 1}}), do(Command{Stage: &Stage{Version: 2, Definition: less}}), do(Command{Stage: &Stage{Version: 3}}),
 			arm("n1", 1), start("a", "n1"), do(Command{Stage: &Stage{Version: 4, Definition: less}}), do(Command{Activate: &Activate{Version: 5}}),
+		),
+		"keys": with(
+			do(Command{By: "root", RenewCerts: &RenewCerts{Nodes: []string{"n9"}}}), do(Command{By: "root", RenewCerts: &RenewCerts{}}),
+			do(Command{CertInUse: &CertInUse{Node: "n1", Number: 99}}), do(Command{CertInUse: &CertInUse{Node: "n9", Number: 11}}),
+			do(Command{CertInUse: &CertInUse{Node: "n1", Number: 11}}), do(Command{CertInUse: &CertInUse{Node: "n1", Number: 10}}),
+			do(Command{SetMember: &SetMember{Node: "n2", RaftID: "n2-a", Cert: 13}}),
+			do(Command{GossipKey: &GossipKey{Step: KeyUse, Key: 1}}), do(Command{GossipKey: &GossipKey{Step: KeyAdd}}),
+			do(Command{GossipKey: &GossipKey{Step: KeyAdd}}), do(Command{GossipKey: &GossipKey{Step: KeyRemove}}),
+			do(Command{GossipKey: &GossipKey{Step: KeyUse, Key: 18}}), do(Command{GossipKey: &GossipKey{Step: KeyRemove}}),
+			do(Command{GossipKey: &GossipKey{Step: KeyAdd}}), services("", StopOffline, "n3"),
+			do(Command{SetDefinition: &SetDefinition{Base: 1, Definition: without3}}), do(Command{SetDefinition: &SetDefinition{Base: 2, Definition: d}}),
+			do(Command{CertInUse: &CertInUse{Node: "n3", Number: 11}}),
 		),
 		"locks": with(
 			arm("n1", 1), do(Command{LockOpen: &LockOpen{Session: "aaaaaaaaaaaaaaaa", Node: "n1", Incarnation: 1, Who: "root", TTL: 15 * time.Second}}),
