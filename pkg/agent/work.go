@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/monitor"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -82,26 +83,32 @@ func (m *member) startGroup(ctx context.Context, t target) workDone {
 	if t.proof != "" {
 		ctx = executor.WithProof(ctx, t.proof)
 	}
+	if why := m.heldByGlass(ctx.Done(), t.group); why != "" {
+		return m.undoStart(ctx, t, began, why)
+	}
 	for _, stage := range stages(t.resources, t.sequential) {
 		results := sideBySide(stage, func(r executor.Resource) executor.Result { return m.startResource(ctx, t, r) })
 		at := slices.IndexFunc(results, func(res executor.Result) bool { return res.Err != nil || res.Status != executor.Running })
 		if at < 0 {
 			continue
 		}
-		why := fmt.Sprintf("%s %s could not be acquired: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at]))
-		// The clean-up must happen even when the start was cancelled.
-		d := m.stopGroup(context.WithoutCancel(ctx), t)
-		d.job, d.cancelled = jobStart, ctx.Err() != nil
-		d.took = m.clock.Now().Sub(began)
-		if d.outcome == state.OutcomeReleased {
-			d.outcome, d.sentence = state.OutcomeAcquireFailed, why
-		} else {
-			d.sentence = why + "; and then " + d.sentence
-		}
-		return d
+		return m.undoStart(ctx, t, began, fmt.Sprintf("%s %s could not be acquired: %s", stage[at].Kind, stage[at].Name, sentenceOf(results[at])))
 	}
 	return workDone{group: t.group, generation: t.generation, job: jobStart, outcome: state.OutcomeOnline, status: executor.Running,
 		sentence: fmt.Sprintf("group %s is online on node %s", t.group, m.name), took: m.clock.Now().Sub(began)}
+}
+
+// undoStart cleans up after a start that failed, and says why it did. The clean-up must happen even when the start was cancelled.
+func (m *member) undoStart(ctx context.Context, t target, began lease.Instant, why string) workDone {
+	d := m.stopGroup(context.WithoutCancel(ctx), t)
+	d.job, d.cancelled = jobStart, ctx.Err() != nil
+	d.took = m.clock.Now().Sub(began)
+	if d.outcome == state.OutcomeReleased {
+		d.outcome, d.sentence = state.OutcomeAcquireFailed, why
+	} else {
+		d.sentence = why + "; and then " + d.sentence
+	}
+	return d
 }
 
 // startResource starts one resource. An application's startup monitors are asked before, whether it is up already, and after,
