@@ -237,9 +237,9 @@ func (m *member) keepLastKnown(view *state.State, now lease.Instant) {
 	}
 	key := fmt.Sprint(view.ClusterID, view.DefinitionVersion, view.Generation)
 	for _, name := range view.NodeNames() {
-		if a := view.Node(name).Armed; a != nil {
-			known.Armed[name] = a
-			key += fmt.Sprintf(" %s %+v", name, *a)
+		if n := view.Node(name); n != nil && n.Armed != nil { // a node of the definition may never have joined
+			known.Armed[name] = n.Armed
+			key += fmt.Sprintf(" %s %+v", name, *n.Armed)
 		}
 	}
 	if key == k.key {

@@ -373,9 +373,24 @@ func (g *glass) noneAnswers(ctx context.Context) error {
 	return nil
 }
 
+// repository is the cluster's volume. A cluster file does not say which of those that it lists is the one in use.
+func (g *glass) repository() *cluster.Repository {
+	d := g.target.definition
+	if r := d.Repository(); r != nil {
+		return r
+	}
+	if g.known != nil && g.known.Definition.Repository() != nil {
+		return g.known.Definition.Repository()
+	}
+	if len(d.Repositories) > 0 {
+		return &d.Repositories[0]
+	}
+	return nil
+}
+
 // watchVolume looks for life on the repository volume for as long as a lease of another node may still run.
 func (g *glass) watchVolume(ctx context.Context) error {
-	repo := g.target.definition.Repository()
+	repo := g.repository()
 	if repo == nil {
 		g.unseen = append(g.unseen, "the cluster has no repository volume: that the other nodes hold nothing rests on your word alone")
 		return nil
@@ -475,7 +490,7 @@ func (g *glass) judge(text string) (withoutVolume bool, err error) {
 
 // confirm says what could not be checked and takes the operator's word for it.
 func (g *glass) confirm(ctx context.Context) error {
-	blind := g.target.definition.Repository() != nil && g.volume == nil
+	blind := g.repository() != nil && g.volume == nil
 	for _, u := range g.unseen {
 		g.say("not checked: %s", u)
 	}
@@ -688,7 +703,10 @@ func (g *glass) openForStop(ctx context.Context) error {
 		return err
 	}
 	g.target.generation = g.mark.Generation
-	repo := g.mark.Definition.Repository()
+	if known, err := loadLastKnown(g.o.Node.StateDir); err == nil {
+		g.known = known
+	}
+	repo := g.repository()
 	if repo == nil {
 		return nil
 	}

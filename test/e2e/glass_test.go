@@ -78,6 +78,14 @@ func TestBreakGlass(t *testing.T) {
 
 	// node2 is back, and has a majority with the volume. It finds there who holds the group, and does not start it.
 	check(t, w.Boot(w.ctx(), "node2"))
+	w.await("node2 leads, and its group is free", func() string {
+		if w.find(0, "rg_freed", "node2") == nil {
+			return "not yet"
+		}
+		return ""
+	})
+	r = w.run("node2", "clmgr", "online", "resource_group", group, "NODE=node2", "TIMEOUT=20")
+	w.expect("online while it is held by break-glass", r, 1)
 	w.await("node2 refuses to start the group", func() string {
 		for _, e := range w.events(0) {
 			if strings.Contains(e.Sentence, "node node1 holds group "+group+" by a break-glass start") {
@@ -119,9 +127,7 @@ func TestBreakGlass(t *testing.T) {
 		return ""
 	})
 	w.clmgr("node2", "start", "node", "node1")
-	if w.run("node2", "clmgr", "query", "resource_group", group).Code == 0 {
-		_ = w.run("node2", "clmgr", "clear", "resource_group", group)
-	}
+	w.clmgr("node2", "clear", "resource_group", group)
 	w.clmgr("node2", "online", "resource_group", group, "NODE=node1")
 	w.answersFrom("node1")
 }
