@@ -132,7 +132,7 @@ func init() {
 				attrs: []argument{{"NODE", "node", "there; it becomes their first priority"}, timeoutAttr,
 					{"CONFIRM", "\"RG NODE...\"", "with --break-glass, in a script: the group, and every other node of the cluster, which you declare dead"}},
 				options: []argument{{breakGlass, "", "on a node where no cluster services run: look at everything, ask, and start the group by hand. " +
-					"Nothing guards it then; see docs/operations.md"},
+					"Nothing guards it then; see docs/break-glass.md"},
 					{"f", "FILE", "with --break-glass: go by this cluster file, and not by what this node knew last"}}},
 		}},
 		{name: "offline", aliases: []string{"stop", "off"}, doc: "stop cluster services, bring groups offline", operations: []operation{

@@ -119,13 +119,9 @@ func TestBreakGlass(t *testing.T) {
 	}
 
 	// The cluster takes over.
+	since := w.lastEvent()
 	w.resume("node1")
-	w.await("node1 is in the cluster", func() string {
-		if _, err := w.status("node1"); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	w.happened(since, "node_boot", "node1")
 	w.clmgr("node2", "start", "node", "node1")
 	w.clmgr("node2", "clear", "resource_group", group)
 	w.clmgr("node2", "online", "resource_group", group, "NODE=node1")
