@@ -53,7 +53,7 @@ func HoldMachine(node *config.Node) (release func(), err error) {
 		}
 		if time.Since(begun) >= holdPatience {
 			f.Close()
-			return nil, fmt.Errorf("%w (%s is locked: %v)", ErrMachineHeld, path, err)
+			return nil, fmt.Errorf("%w (%s is locked: %w)", ErrMachineHeld, path, err)
 		}
 		<-after(50 * time.Millisecond)
 	}
@@ -91,7 +91,9 @@ const (
 	maxGlass    = 16 << 20
 )
 
-func glassFile(stateDir, group string) string { return filepath.Join(glassDir(stateDir), group+".json") }
+func glassFile(stateDir, group string) string {
+	return filepath.Join(glassDir(stateDir), group+".json")
+}
 
 func (k *glassMark) save(stateDir string) error {
 	b, err := json.MarshalIndent(k, "", "  ")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"net"
 	"os"
@@ -33,11 +34,14 @@ type glassBench struct {
 	world *sim.World
 	o     GlassOptions
 	out   bytes.Buffer
+
+	ctx    context.Context // of the command
+	cancel func()
 }
 
 func newGlassBench(t *testing.T, definition string) *glassBench {
 	t.Helper()
-	b := &glassBench{t: t, dir: t.TempDir()}
+	b := &glassBench{t: t, dir: t.TempDir(), ctx: t.Context()}
 	var err error
 	if b.world, err = sim.NewWorld(""); err != nil {
 		t.Fatal(err)
@@ -83,13 +87,13 @@ func (b *glassBench) know(d *cluster.Definition) {
 func (b *glassBench) start() error {
 	b.t.Helper()
 	b.out.Reset()
-	return BreakGlassStart(b.t.Context(), b.o)
+	return BreakGlassStart(b.ctx, b.o)
 }
 
 func (b *glassBench) stop() error {
 	b.t.Helper()
 	b.out.Reset()
-	return BreakGlassStop(b.t.Context(), b.o)
+	return BreakGlassStop(b.ctx, b.o)
 }
 
 // held lists what n1 holds in the world, in the order of the definition.
@@ -251,7 +255,18 @@ func TestBreakGlassRefusals(t *testing.T) {
 		}
 		b.t.Cleanup(func() { l.Close() })
 	}, "the deadman of this node runs")
-	refuse("nothing is known", func(b *glassBench) { os.Remove(lastKnownFile(b.o.Node.StateDir)) }, "give a cluster file with -f")
+	refuse("nothing is known", func(b *glassBench) {
+		if err := os.Remove(lastKnownFile(b.o.Node.StateDir)); err != nil {
+			b.t.Fatal(err)
+		}
+	}, "give a cluster file with -f")
+	refuse("interrupted at the question", func(b *glassBench) {
+		r, w := io.Pipe()
+		b.t.Cleanup(func() { w.Close() })
+		b.o.Confirm, b.o.Ask = "", r
+		b.ctx, b.cancel = context.WithCancel(b.t.Context())
+		b.o.dial = func(context.Context, string) error { b.cancel(); return errors.New("no route to host") }
+	}, "nothing was typed")
 	refuse("what is known is damaged", func(b *glassBench) {
 		if err := os.WriteFile(lastKnownFile(b.o.Node.StateDir), []byte(`{"format":1,"defin`), 0o600); err != nil {
 			b.t.Fatal(err)

@@ -61,8 +61,8 @@ type glass struct {
 	a       *Agent
 	m       *member
 	release func()
-	answers *bufio.Scanner
-	known   *lastKnown // nil: this node has none
+	answers <-chan string // lines that the operator typed; nil: nobody can be asked
+	known   *lastKnown    // nil: this node has none
 	source  string
 	others  []string
 	target  target
@@ -118,7 +118,7 @@ func openGlass(ctx context.Context, o GlassOptions) (*glass, error) {
 		return nil, err
 	}
 	if o.Ask != nil {
-		g.answers = bufio.NewScanner(o.Ask)
+		g.answers = readLines(ctx, o.Ask)
 	}
 	if g.o.dial == nil {
 		g.o.dial = func(ctx context.Context, address string) error {
@@ -155,17 +155,42 @@ func (g *glass) close() {
 
 func (g *glass) say(format string, args ...any) { fmt.Fprintf(g.o.Out, format+"\n", args...) }
 
+// readLines reads apart from who waits for the answer: a terminal cannot be told that its question is off. It ends with the input, or with
+// the process.
+func readLines(ctx context.Context, from io.Reader) <-chan string {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(from); s.Scan(); {
+			select {
+			case lines <- s.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return lines
+}
+
+// answer waits for a line; ok is false when there is none to come.
+func (g *glass) answer(ctx context.Context) (line string, ok bool) {
+	select {
+	case line, ok = <-g.answers:
+		return line, ok
+	case <-ctx.Done():
+		return "", false
+	}
+}
+
 // ask puts a question that only yes answers.
-func (g *glass) ask(question string) bool {
+func (g *glass) ask(ctx context.Context, question string) bool {
 	if g.answers == nil || g.o.Confirm != "" {
 		return true
 	}
 	fmt.Fprintf(g.o.Out, "%s [y/N] ", question)
-	if !g.answers.Scan() {
-		return false
-	}
-	a := strings.ToLower(strings.TrimSpace(g.answers.Text()))
-	return a == "y" || a == "yes"
+	line, _ := g.answer(ctx)
+	line = strings.ToLower(strings.TrimSpace(line))
+	return line == "y" || line == "yes"
 }
 
 // prepareStart does everything that changes nothing.
@@ -498,10 +523,10 @@ func (g *glass) confirm(ctx context.Context) error {
 	if text == "" {
 		g.say("If a node named below holds anything of group %s, now or before it is released here, data are lost. They must stay down until then.", g.o.Group)
 		fmt.Fprintf(g.o.Out, "Your word that they are dead or hold nothing, and will not be started: type %q: ", g.wanted(blind))
-		if !g.answers.Scan() {
+		var ok bool
+		if text, ok = g.answer(ctx); !ok {
 			return glassRefused("nothing was typed")
 		}
-		text = g.answers.Text()
 	}
 	without, err := g.judge(text)
 	if err != nil {
@@ -563,7 +588,7 @@ func (g *glass) steps(ctx context.Context) (begun []executor.Resource, err error
 			g.say("%s: runs already, and is kept as it is", what)
 			continue
 		}
-		if !g.ask("start " + what + "?") {
+		if !g.ask(ctx, "start "+what+"?") {
 			return begun, fmt.Errorf("%s was not wanted", what)
 		}
 		if g.volume != nil {
