@@ -229,9 +229,17 @@ func (n *nodeInit) environment() []string {
 	}
 }
 
+// holdFile is the file that keeps a daemon from being started (again) on this node while it is there, as a service that was stopped is
+// not started. It goes with the boot.
+func holdFile(daemon string) string { return "/run/holdfast/hold." + daemon }
+
 // startDaemon starts one of the product's daemons, and again whenever it ends.
 func (n *nodeInit) startDaemon(d daemon, start int) {
 	again := func() { time.AfterFunc(restartDelay, func() { n.startDaemon(d, start+1) }) }
+	if _, err := os.Stat(holdFile(d.Name)); err == nil {
+		time.AfterFunc(restartDelay, func() { n.startDaemon(d, start) })
+		return
+	}
 	pid, err := n.forkDaemon(d, func(ws syscall.WaitStatus) {
 		n.report(fromInit{Daemon: d.Name, Detail: "ended: " + describe(ws)})
 		again()

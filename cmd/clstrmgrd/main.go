@@ -40,6 +40,9 @@ func run(args []string, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "voter" {
 		return runVoter(args[1:], stderr)
 	}
+	if len(args) > 0 && args[0] == "break-glass" {
+		return runGlass(args[1:], stderr)
+	}
 	fs := flag.NewFlagSet("clstrmgrd", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	file := fs.String("config", "/etc/holdfast/node.yaml", "the node file")
@@ -81,6 +84,13 @@ func serve(file string, node *config.Node, log *slog.Logger, stderr io.Writer) i
 	debug.SetGCPercent(200)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	release, err := agent.HoldMachine(node)
+	if err != nil {
+		log.Error("clstrmgrd ends", "error", err)
+		fmt.Fprintf(stderr, "clstrmgrd: %v\n", err)
+		return exitError
+	}
+	defer release()
 	a, err := agent.New(agent.Options{Node: node, NodeFile: file, Version: version, Logger: log, Metrics: metrics.New(version),
 		Ready: func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) },
 		Exit: func(reason string) {

@@ -183,6 +183,9 @@ func New(opt Options) (*Agent, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if err := a.refuseBehindGlass(); err != nil {
+		return err
+	}
 	if err := a.startMember(ctx); err != nil {
 		return err
 	}
@@ -293,8 +296,10 @@ func (a *Agent) fail(err error) {
 }
 
 // NeedsAdministrator says that the daemon, ended by err, would end in the same way however often it is started: its store is not
-// the one that made this server's promises.
-func NeedsAdministrator(err error) bool { return errors.Is(err, consensus.ErrAmnesia) }
+// the one that made this server's promises, or groups that were started past the cluster have not been released.
+func NeedsAdministrator(err error) bool {
+	return errors.Is(err, consensus.ErrAmnesia) || errors.Is(err, ErrBreakGlass)
+}
 
 func (a *Agent) identityDir() string { return filepath.Join(a.opt.Node.StateDir, "identity") }
 

@@ -125,6 +125,10 @@ type diskHooks struct {
 	seen func(node string, b repository.Beat, at lease.Instant)
 	// letter brings a letter of mail that was not read before.
 	letter func(from string, l repository.Letter)
+	// glass tells which groups a node holds by a break-glass start, at every read and for every node that can be read.
+	glass func(node string, groups []string)
+	// read is called after each read of the heartbeats.
+	read func()
 }
 
 type diskPace struct {
@@ -214,11 +218,15 @@ func (d *disk) read(p diskPace) (tried bool, err error) {
 			if s.Node == d.name || s.Err != nil {
 				continue
 			}
+			d.hooks.glass(s.Node, s.Beat.BreakGlass)
 			post = post || own >= 0 && own < len(s.Beat.Mail) && s.Beat.Mail[own] > d.mailSeen[s.Node]
 			if s.Advanced && before != 0 {
 				d.hooks.seen(s.Node, s.Beat, before)
 			}
 		}
+	}
+	if tried {
+		d.hooks.read()
 	}
 	if !post {
 		return tried, nil
@@ -267,6 +275,10 @@ type diskState struct {
 	quickUntil lease.Instant              // of the disk's goroutine alone, as what follows
 	// poisoned are the incarnations that were told to reset; of the disk's goroutine alone.
 	poisoned map[lease.Subject]bool
+
+	glass     map[string][]string // groups that other nodes hold by break-glass starts, by node; under mu
+	firstRead chan struct{}       // closed when the volume's heartbeats were read once
+	readOnce  sync.Once
 }
 
 // diskFacts is what the loop says of this node for its heartbeat.
@@ -285,6 +297,7 @@ type diskBeat struct {
 func (s *diskState) init(now lease.Instant) {
 	s.out, s.beats, s.waiting = newOutbox(), map[string]diskBeat{}, map[string]chan mailAnswer{}
 	s.changed = make(chan struct{}, 1)
+	s.glass, s.firstRead = map[string][]string{}, make(chan struct{})
 	s.answers, s.poisoned = map[string][]mailAnswer{}, map[lease.Subject]bool{}
 	s.lastNet.Store(int64(now))
 }
@@ -420,7 +433,8 @@ func (m *member) closeDisk(vol *repository.Volume) {
 
 func (m *member) diskHooks(ctx context.Context) diskHooks {
 	return diskHooks{beat: m.ownBeat, pace: m.diskPace, seen: m.sawBeat,
-		letter: func(from string, l repository.Letter) { m.gotLetter(ctx, from, l) }}
+		letter: func(from string, l repository.Letter) { m.gotLetter(ctx, from, l) },
+		glass:  m.disk.sawGlass, read: m.disk.wasRead}
 }
 
 // ownBeat is this node's heartbeat. While the loop makes no progress there is none: a daemon that hangs must be found lost.

@@ -42,6 +42,7 @@ type diskNode struct {
 	seen   []string // "node@ms incarnation"
 	at     []lease.Instant
 	mail   []string // "from kind body"
+	glass  []string // "node [groups]", one for each read
 }
 
 func diskPair(t *testing.T) (a, b *diskNode, clock bubbleClock) {
@@ -72,6 +73,8 @@ func diskPair(t *testing.T) (a, b *diskNode, clock bubbleClock) {
 			pace: func(repository.Timings) diskPace {
 				return diskPace{beat: 333 * time.Millisecond, poll: 100 * time.Millisecond, watch: n.watch, post: n.post}
 			},
+			glass: func(node string, groups []string) { n.glass = append(n.glass, fmt.Sprint(node, groups)) },
+			read:  func() {},
 			seen: func(node string, b repository.Beat, at lease.Instant) {
 				n.seen, n.at = append(n.seen, fmt.Sprintf("%s %d %s", node, b.Incarnation, b.Boot)), append(n.at, at)
 			},

@@ -20,6 +20,7 @@ type loopState struct {
 	defined    uint64   // the definition version that was put into effect here
 	definition *cluster.Definition
 
+	lastKnown      knownKeeper
 	changingVoters bool
 	suspectLeader  lease.Instant            // when the leader fell silent; 0: it did not
 	hurried        bool                     // this suspicion has hurried an election already
@@ -88,6 +89,7 @@ func (m *member) runLoop(ctx context.Context) {
 		}
 		m.nodePass(view, now)
 		m.publish(view, now)
+		m.keepLastKnown(view, now)
 		if took := m.clock.Now().Sub(now); took > slowPass {
 			m.log.Warn("a pass of the loop was slow", "took", took)
 		}
@@ -192,6 +194,8 @@ func (m *member) handle(e any) {
 		m.gotRenewed(e)
 	case reported:
 		delete(m.loop.node.reporting, e.key)
+	case knownKept:
+		m.gotKnownKept(e)
 	}
 }
 

@@ -114,7 +114,7 @@ func (a *Agent) end1() {
 
 // forget removes all that ties this node to a cluster.
 func (a *Agent) forget() {
-	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository", "volume.json"} {
+	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository", "volume.json", "last-known.json"} {
 		if err := os.RemoveAll(filepath.Join(a.opt.Node.StateDir, name)); err != nil {
 			a.log.Error("remove what ties this node to the cluster", "file", name, "error", err)
 		}

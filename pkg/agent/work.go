@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 	"github.com/holdfast-ha/holdfast/pkg/executor"
+	"github.com/holdfast-ha/holdfast/pkg/lease"
 	"github.com/holdfast-ha/holdfast/pkg/monitor"
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
@@ -84,19 +85,11 @@ func (m *member) startGroup(ctx context.Context, t target) workDone {
 	if t.proof != "" {
 		ctx = executor.WithProof(ctx, t.proof)
 	}
-	why := t.events.around(ctx, "rg_move_acquire", "", false, func() error { return m.acquireStages(ctx, t) })
-	if why != nil {
-		// The clean-up must happen even when the start was cancelled.
-		t.cleanup = true
-		d := m.stopGroup(context.WithoutCancel(ctx), t)
-		d.job, d.cancelled = jobStart, ctx.Err() != nil
-		d.took = m.clock.Now().Sub(began)
-		if d.outcome == state.OutcomeReleased {
-			d.outcome, d.sentence = state.OutcomeAcquireFailed, why.Error()
-		} else {
-			d.sentence = why.Error() + "; and then " + d.sentence
-		}
-		return d
+	if why := m.heldByGlass(ctx.Done(), t.group); why != "" {
+		return m.undoStart(ctx, t, began, why)
+	}
+	if err := t.events.around(ctx, "rg_move_acquire", "", false, func() error { return m.acquireStages(ctx, t) }); err != nil {
+		return m.undoStart(ctx, t, began, err.Error())
 	}
 	return workDone{group: t.group, generation: t.generation, job: jobStart, outcome: state.OutcomeOnline, status: executor.Running,
 		sentence: fmt.Sprintf("group %s is online on node %s", t.group, m.name), took: m.clock.Now().Sub(began)}
@@ -114,6 +107,20 @@ func (m *member) acquireStages(ctx context.Context, t target) error {
 		}
 	}
 	return nil
+}
+
+// undoStart cleans up after a start that failed, and says why it did. The clean-up must happen even when the start was cancelled.
+func (m *member) undoStart(ctx context.Context, t target, began lease.Instant, why string) workDone {
+	t.cleanup = true
+	d := m.stopGroup(context.WithoutCancel(ctx), t)
+	d.job, d.cancelled = jobStart, ctx.Err() != nil
+	d.took = m.clock.Now().Sub(began)
+	if d.outcome == state.OutcomeReleased {
+		d.outcome, d.sentence = state.OutcomeAcquireFailed, why
+	} else {
+		d.sentence = why + "; and then " + d.sentence
+	}
+	return d
 }
 
 // startResource starts one resource. An application's startup monitors are asked before, whether it is up already, and after,

@@ -130,8 +130,13 @@ func init() {
 				attrs: startAttrs(nodeList), options: startOptions},
 			{class: "node", usage: "NODE[,NODE]", names: namesList, run: startServices, doc: "start cluster services on nodes",
 				attrs: startAttrs(), options: startOptions},
-			{class: "resource_group", usage: "RG[,RG] [NODE=node]", names: namesList, run: onlineGroups, doc: "bring groups online",
-				attrs: []argument{{"NODE", "node", "there; it becomes their first priority"}, timeoutAttr}},
+			{class: "resource_group", usage: "RG[,RG] [NODE=node]", names: namesList, run: onlineGroups,
+				doc: "bring groups online; or, with --break-glass, start one on this node without the cluster",
+				attrs: []argument{{"NODE", "node", "there; it becomes their first priority"}, timeoutAttr,
+					{"CONFIRM", "\"RG NODE...\"", "with --break-glass, in a script: the group, and every other node of the cluster, which you declare dead"}},
+				options: []argument{{breakGlass, "", "on a node where no cluster services run: look at everything, ask, and start the group by hand. " +
+					"Nothing guards it then; see docs/break-glass.md"},
+					{"f", "FILE", "with --break-glass: go by this cluster file, and not by what this node knew last"}}},
 		}},
 		{name: "offline", aliases: []string{"stop", "off"}, doc: "stop cluster services, bring groups offline", operations: []operation{
 			{class: "cluster", usage: "[NAME]", names: namesOptional, run: stopServices, doc: "stop cluster services on all nodes",
@@ -139,7 +144,8 @@ func init() {
 			{class: "node", usage: "NODE[,NODE]", names: namesList, run: stopServices, doc: "stop cluster services on nodes",
 				attrs: stopAttrs(), options: stopOptions},
 			{class: "resource_group", usage: "RG[,RG] [NODE=node]", names: namesList, run: offlineGroups, doc: "bring groups offline",
-				attrs: []argument{{"NODE", "node", "only there (for groups that run on several nodes)"}, timeoutAttr}},
+				attrs:   []argument{{"NODE", "node", "only there (for groups that run on several nodes)"}, timeoutAttr},
+				options: []argument{{breakGlass, "", "release what start ... --break-glass has started on this node, in reverse order"}}},
 		}},
 		{name: "move", aliases: []string{"mv"}, doc: "move groups", operations: []operation{
 			{class: "resource_group", usage: "RG[,RG] NODE=node", names: namesList, run: moveGroups,

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,7 @@ type command struct {
 // up in command.options; the action says which it knows.
 var optionsWithValue = "adglmnopTM"
 
-// fileActions are the actions whose -f names a file. Everywhere else it means force.
+// fileActions are the actions whose -f names a file; so does that of a break-glass command. Everywhere else it means force.
 var fileActions = []string{"diff", "apply"}
 
 var assignment = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_]*)=((?s).*)$`)
@@ -130,6 +131,9 @@ func (p *parser) short(letters string) error {
 }
 
 func (p *parser) fileAction() bool {
+	if _, glass := p.c.options[breakGlass]; glass || slices.Contains(p.rest, "-"+breakGlass) {
+		return true
+	}
 	if len(p.c.words) == 0 {
 		return false
 	}
@@ -291,13 +295,15 @@ func (p *parser) long(s string) error {
 		c.planOnly = true
 	case "live":
 		return c.option("live", "yes")
+	case breakGlass[1:]:
+		return c.option(breakGlass, "yes")
 	default:
 		return fail(ExitNotFound, "there is no option --%s%s; see: clmgr help", name, cluster.DidYouMean(name, longOptions))
 	}
 	return nil
 }
 
-var flagOnly = map[string]bool{"help": true, "version": true, "force": true, "no-wait": true, "verbose": true, "live": true, "stage": true, "yes": true, "plan": true}
+var flagOnly = map[string]bool{"help": true, "version": true, "force": true, "no-wait": true, "verbose": true, "live": true, "stage": true, "yes": true, "plan": true, breakGlass[1:]: true}
 
 var longOptions = []string{"help", "version", "force", "no-wait", "verbose", "live", "stage", "yes", "plan", "timeout", "socket", "output", "file"}
 

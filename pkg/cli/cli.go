@@ -40,6 +40,7 @@ type Env struct {
 	Simulate func(ctx context.Context, s Simulation) int
 
 	hopeless, calmness time.Duration // see the constants; tests have less patience
+	glass              func(ctx context.Context, e Env, args []string) (status int, complaint string)
 	lookup             func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
@@ -117,6 +118,9 @@ func (e Env) filled() Env {
 	}
 	if e.lookup == nil {
 		e.lookup = net.DefaultResolver.LookupNetIP
+	}
+	if e.glass == nil {
+		e.glass = runGlass
 	}
 	if e.hopeless == 0 {
 		e.hopeless = hopeless

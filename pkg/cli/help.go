@@ -181,7 +181,7 @@ func (s *session) showOperation(a *action, class string, o *operation, c *cluste
 	if len(o.options) > 0 {
 		fmt.Fprintln(w, "\nOptions:")
 		for _, x := range o.options {
-			twoColumns(w, "-"+x.name+" "+x.values, x.doc, 28)
+			twoColumns(w, strings.TrimSpace("-"+x.name+" "+x.values), x.doc, 28)
 		}
 	}
 	if len(o.attrs) > 0 {

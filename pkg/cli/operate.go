@@ -371,6 +371,9 @@ func (s *session) groupsAndNode(ctx context.Context, t *target) (*api.Status, st
 }
 
 func onlineGroups(ctx context.Context, s *session, t *target) error {
+	if glass, err := s.breakGlass(ctx, t, "start"); glass || err != nil {
+		return err
+	}
 	_, node, err := s.groupsAndNode(ctx, t)
 	if err != nil {
 		return err
@@ -455,6 +458,9 @@ func elsewhere(g *api.Group, node string) string {
 }
 
 func offlineGroups(ctx context.Context, s *session, t *target) error {
+	if glass, err := s.breakGlass(ctx, t, "stop"); glass || err != nil {
+		return err
+	}
 	_, node, err := s.groupsAndNode(ctx, t)
 	if err != nil {
 		return err

@@ -150,7 +150,7 @@ func writeOperation(p page, a *action, class string, o *operation) {
 	p.text(doc)
 	var list [][2]string
 	for _, x := range o.options {
-		list = append(list, [2]string{"-" + x.name + " " + x.values, x.doc})
+		list = append(list, [2]string{strings.TrimSpace("-" + x.name + " " + x.values), x.doc})
 	}
 	for _, x := range o.attrs {
 		list = append(list, [2]string{x.name + "=" + x.values, x.doc})

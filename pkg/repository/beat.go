@@ -24,6 +24,9 @@ type Beat struct {
 	// a copy that was restored shows an older one.
 	LogMark     string `json:"log_mark,omitempty"`
 	NextLogMark string `json:"next_log_mark,omitempty"`
+	// BreakGlass are groups that were started on this node by hand, past the cluster, and were not released: no other node may start
+	// them, though the log does not know. It stays until the node's next heartbeat says otherwise, and no age makes it void.
+	BreakGlass []string `json:"break_glass,omitempty"`
 	// Mail is the sequence of the newest mail to each node, by index; filled in by WriteBeat.
 	Mail []uint64 `json:"mail,omitempty"`
 }
@@ -94,7 +97,7 @@ func (b Beat) encode() []byte {
 			return p
 		}
 		if len(b.Held) == 0 { // cannot be in a cluster that passes validation; what is certain is kept
-			return mustJSON(Beat{Incarnation: b.Incarnation, Generation: b.Generation, HeldMore: b.HeldMore, Mail: b.Mail})
+			return mustJSON(Beat{Incarnation: b.Incarnation, Generation: b.Generation, HeldMore: b.HeldMore, BreakGlass: b.BreakGlass, Mail: b.Mail})
 		}
 		drop := min(len(b.Held), 1+(len(p)-maxPayload)/80)
 		b.Held, b.HeldMore = b.Held[:len(b.Held)-drop], b.HeldMore+drop
