@@ -40,6 +40,7 @@ func (s *Server) routes() []route {
 		{"GET " + api.PathStatus, api.RoleView, 0, false, (*call).status},
 		{"GET " + api.PathEvents, api.RoleView, 0, false, (*call).events},
 		{"GET " + api.PathExplain, api.RoleView, 0, false, (*call).explain},
+		{"GET " + api.PathOpenAPI, api.RoleView, 0, false, (*call).openAPI},
 		{"GET " + api.PathHealth, api.RoleView, 0, false, (*call).health},
 		{"GET " + api.PathState, api.RoleAdmin, 0, false, (*call).state},
 		{"GET " + api.PathDefinition, api.RoleView, 0, false, (*call).definition},
@@ -93,8 +94,14 @@ func (s *Server) run(rt route, caller func(*http.Request) (api.Caller, error), w
 		s.fail(w, err)
 		return
 	}
+	if _, ok := answer.(answered); ok {
+		return
+	}
 	s.answer(w, http.StatusOK, answer)
 }
+
+// answered is the answer of a call that has written its own.
+type answered struct{}
 
 func (c *call) guarded(rt route, caller func(*http.Request) (api.Caller, error)) (answer any, err error) {
 	// A panic of one call must not take the daemon's door away; it is logged with its place, and the caller is told.
@@ -199,21 +206,19 @@ func (c *call) status() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := c.s.cfg.Backend.Status()
 	if wait <= 0 {
-		return st, nil
+		return c.s.cfg.Backend.Status(), nil
 	}
 	since, err := number(q.Get("since"), "since")
 	if err != nil {
 		return nil, err
 	}
-	if q.Get("instance") != st.Instance || since != st.Version {
-		return st, nil
+	if instance, version := c.s.cfg.Backend.Version(); q.Get("instance") == instance && since == version {
+		ctx, cancel := context.WithTimeout(c.r.Context(), min(wait, api.MaxWait))
+		defer cancel()
+		c.s.cfg.Backend.Wait(ctx, since)
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), min(wait, api.MaxWait))
-	defer cancel()
-	c.s.cfg.Backend.Wait(ctx, since)
-	return c.s.cfg.Backend.Status(), nil
+	return c.s.watched.status(c.s.cfg.Backend)
 }
 
 func (c *call) events() (any, error) {
@@ -225,6 +230,9 @@ func (c *call) events() (any, error) {
 	limit, err := number(q.Get("limit"), "limit")
 	if err != nil {
 		return nil, err
+	}
+	if q.Has("follow") {
+		return c.follow(since, int(min(limit, api.MaxEvents)))
 	}
 	if limit == 0 || limit > api.MaxEvents {
 		limit = api.MaxEvents
