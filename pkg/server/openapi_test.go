@@ -135,7 +135,9 @@ func TestDescriptionNoticesDifferences(t *testing.T) {
 			s := d.Components.Schemas["Cluster"].Value
 			s.Required = append(s.Required, "nothing")
 		},
-		"another type": func(d *openapi3.T) { d.Components.Schemas["Node"].Value.Properties["name"].Value.Type = &openapi3.Types{"integer"} },
+		"another type": func(d *openapi3.T) {
+			d.Components.Schemas["Node"].Value.Properties["name"].Value.Type = &openapi3.Types{"integer"}
+		},
 	} {
 		doc := load(t)
 		closeSchemas(doc)
@@ -364,15 +366,19 @@ func made[T any](b *fullBackend) (T, error) {
 	return v, nil
 }
 
-func (b *fullBackend) Status() api.Status                               { v, _ := made[api.Status](b); return v }
-func (b *fullBackend) Version() (string, uint64)                        { return "x", 7 }
-func (b *fullBackend) Wait(context.Context, uint64) uint64              { return 8 }
-func (b *fullBackend) Events(uint64, int) (api.EventList, error)        { return made[api.EventList](b) }
-func (b *fullBackend) Definition(bool) (api.Definition, error)          { return made[api.Definition](b) }
-func (b *fullBackend) Explain(string, string) (api.Explanation, error)  { return made[api.Explanation](b) }
-func (b *fullBackend) Health() api.Health                               { v, _ := made[api.Health](b); return v }
-func (b *fullBackend) State() (api.State, error)                        { return made[api.State](b) }
-func (b *fullBackend) Audit(context.Context, int) (api.AuditList, error) { return made[api.AuditList](b) }
+func (b *fullBackend) Status() api.Status                        { v, _ := made[api.Status](b); return v }
+func (b *fullBackend) Version() (string, uint64)                 { return "x", 7 }
+func (b *fullBackend) Wait(context.Context, uint64) uint64       { return 8 }
+func (b *fullBackend) Events(uint64, int) (api.EventList, error) { return made[api.EventList](b) }
+func (b *fullBackend) Definition(bool) (api.Definition, error)   { return made[api.Definition](b) }
+func (b *fullBackend) Explain(string, string) (api.Explanation, error) {
+	return made[api.Explanation](b)
+}
+func (b *fullBackend) Health() api.Health        { v, _ := made[api.Health](b); return v }
+func (b *fullBackend) State() (api.State, error) { return made[api.State](b) }
+func (b *fullBackend) Audit(context.Context, int) (api.AuditList, error) {
+	return made[api.AuditList](b)
+}
 func (b *fullBackend) Diff(context.Context, api.DefinitionText) (api.Diff, error) {
 	return made[api.Diff](b)
 }
@@ -433,8 +439,9 @@ func (b *fullBackend) NewToken(context.Context, api.Caller, api.NewToken) (api.J
 func (b *fullBackend) Join(context.Context, api.Caller, api.Join) (api.Reply, error) {
 	return made[api.Reply](b)
 }
-func (b *fullBackend) Leave(context.Context, api.Caller) (api.Reply, error) { return made[api.Reply](b) }
+func (b *fullBackend) Leave(context.Context, api.Caller) (api.Reply, error) {
+	return made[api.Reply](b)
+}
 func (b *fullBackend) Admit(context.Context, string, api.Admit) (api.AdmitReply, error) {
 	return made[api.AdmitReply](b)
 }
-
