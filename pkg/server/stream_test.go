@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -251,7 +252,7 @@ func TestFollowGoesOn(t *testing.T) {
 	r.event(5)
 	wait(20)
 	cancel()
-	if err := <-done; err != context.Canceled {
+	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("it ended with %v", err)
 	}
 	mu.Lock()
@@ -274,7 +275,7 @@ func TestFollowEndsWithTheHearersError(t *testing.T) {
 	r.event(3)
 	cl := client.New(r.path)
 	defer cl.Close()
-	if err := cl.Follow(t.Context(), 1, 0, func(api.Event) error { return io.ErrShortWrite }, nil); err != io.ErrShortWrite {
+	if err := cl.Follow(t.Context(), 1, 0, func(api.Event) error { return io.ErrShortWrite }, nil); !errors.Is(err, io.ErrShortWrite) {
 		t.Error(err)
 	}
 	if err := client.New(r.path+"-not").Follow(t.Context(), 0, 0, func(api.Event) error { return nil }, nil); err == nil {
