@@ -75,7 +75,7 @@ func (w *world) metricsAreThere() {
 	w.clmgr("node1", "move", "resource_group", group, "NODE=node2") // what only shows after something was done
 	w.clmgr("node1", "move", "resource_group", group, "NODE=node1")
 	var text string
-	// Failures have no series before the first one, and events are counted where they are seen.
+	// Failures have no series before the first one.
 	rare := regexp.MustCompile(`^holdfast_executor_failures_total$`)
 	w.await("the metrics are there", func() string {
 		r, err := w.Run(w.ctx(), lab.ClientNode, "timeout", "5", "bash", "-c", script)
