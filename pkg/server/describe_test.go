@@ -345,7 +345,7 @@ func operationID(method, path string) string {
 	return id
 }
 
-func encoded(t *testing.T, v any) []byte {
+func indented(t *testing.T, v any) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

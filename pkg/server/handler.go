@@ -100,6 +100,9 @@ func (s *Server) run(rt route, caller func(*http.Request) (api.Caller, error), w
 	s.answer(w, http.StatusOK, answer)
 }
 
+// encoded is an answer that is JSON already, with its line's end: it is neither read nor copied again.
+type encoded []byte
+
 // answered is the answer of a call that has written its own.
 type answered struct{}
 
@@ -155,7 +158,12 @@ func bounded(s string, n int) string {
 }
 
 func (s *Server) answer(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v)
+	b, ok := v.(encoded)
+	var err error
+	if !ok {
+		b, err = json.Marshal(v)
+		b = append(b, '\n')
+	}
 	if err != nil {
 		s.cfg.Log.Error("encode the answer", "type", fmt.Sprintf("%T", v), "err", err)
 		http.Error(w, `{"code":"internal","message":"the daemon could not encode its answer"}`, http.StatusInternalServerError)
@@ -163,7 +171,7 @@ func (s *Server) answer(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // the caller has gone: nobody to tell
+	_, _ = w.Write(b) // the caller has gone: nobody to tell
 }
 
 func (s *Server) fail(w http.ResponseWriter, err error) {

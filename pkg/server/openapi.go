@@ -1,9 +1,6 @@
 package server
 
-import (
-	_ "embed" // the description
-	"encoding/json"
-)
+import _ "embed" // the description
 
 // description is made from the routes and from the types of package api by a test, which also holds the routes' real requests and
 // answers to it.
@@ -11,4 +8,4 @@ import (
 //go:embed openapi.json
 var description []byte
 
-func (c *call) openAPI() (any, error) { return json.RawMessage(description), nil }
+func (c *call) openAPI() (any, error) { return encoded(description), nil }

@@ -287,7 +287,7 @@ func TestFollowEndsWithTheHearersError(t *testing.T) {
 func TestWatchersShareOneStatus(t *testing.T) {
 	b := &counting{Backend: servertest.New(api.Status{Cluster: api.Cluster{Name: "c1"}})}
 	var w watched
-	var texts [2]json.RawMessage
+	var texts [2]encoded
 	for i := range texts {
 		var err error
 		if texts[i], err = w.status(b); err != nil {

@@ -15,13 +15,13 @@ type watched struct {
 	instance string
 	version  uint64
 	made     time.Time
-	text     json.RawMessage
+	text     encoded
 }
 
 // watchedAge bounds the ages in a status that is given again, which grow while its version does not. Its time says when it was made.
 const watchedAge = 200 * time.Millisecond
 
-func (w *watched) status(b Reader) (json.RawMessage, error) {
+func (w *watched) status(b Reader) (encoded, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	instance, version := b.Version()
@@ -33,6 +33,6 @@ func (w *watched) status(b Reader) (json.RawMessage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the status: %w", err)
 	}
-	w.instance, w.version, w.made, w.text = st.Instance, st.Version, made, text
-	return text, nil
+	w.instance, w.version, w.made, w.text = st.Instance, st.Version, made, append(text, '\n')
+	return w.text, nil
 }
