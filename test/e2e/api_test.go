@@ -262,11 +262,26 @@ func BenchmarkWatchers(b *testing.B) {
 			}
 		})
 	}
-	began := time.Now()
-	measure("500 clients watch an idle cluster")
-	mu.Lock()
-	figure("500 clients were given %.0f answers a second, %d calls failed", float64(answers)/time.Since(began).Seconds(), failed)
-	mu.Unlock()
+	watched := func(what string) {
+		mu.Lock()
+		answers, failed = 0, 0
+		mu.Unlock()
+		began := time.Now()
+		measure(what)
+		mu.Lock()
+		defer mu.Unlock()
+		figure("%s: they are given %.0f answers a second, %d calls fail", what, float64(answers)/time.Since(began).Seconds(), failed)
+	}
+	watched("500 clients watch an idle cluster")
+	wg.Go(func() {
+		c := client.New(w.NodePath(w.leader(), "run", "clstrmgrd.sock"))
+		defer c.Close()
+		for i := 0; ctx.Err() == nil; i++ {
+			_, _ = c.Do(ctx, api.Request{Op: []api.Op{api.OpSuspend, api.OpResume}[i%2], Groups: []string{group}})
+			time.Sleep(time.Second)
+		}
+	})
+	watched("500 clients watch a cluster with a change each second")
 	cancel()
 	wg.Wait()
 }
