@@ -55,6 +55,7 @@ race: ## the tests of the packages under the race detector (needs a C compiler)
 
 docs: ## write the pages, manuals and completion files that are made from the tables anew
 	$(GO) test ./pkg/cli -run "^TestGenerated$$" -count=1 -args -update
+	$(GO) test ./pkg/server -run "^TestDescriptionIsUpToDate$$" -count=1 -args -update
 
 lint: $(GOLANGCI) ## gofmt, vet, linters
 	@out=$$(gofmt -l cmd deploy pkg test); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }

@@ -138,6 +138,17 @@ func (a *Agent) memberVersion() uint64 {
 	return a.version
 }
 
+// Version implements server.Reader.
+func (a *Agent) Version() (instance string, version uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	version = a.version << 32
+	if a.member != nil {
+		version += a.member.version.Load()
+	}
+	return a.opt.instance, version
+}
+
 // Wait implements server.Reader.
 func (a *Agent) Wait(ctx context.Context, since uint64) uint64 {
 	for {

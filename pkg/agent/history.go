@@ -16,7 +16,8 @@ import (
 // day below adm/history. It is called from the loop only.
 type historyLog struct {
 	dir, node string
-	last      uint64 // newest event written
+	last      uint64            // newest event written
+	count     func(name string) // told of each event once; may be nil
 }
 
 func openHistory(logDir, node string) (*historyLog, error) {
@@ -66,6 +67,9 @@ func (h *historyLog) write(view *state.State) error {
 		}
 		today.WriteString(line)
 		h.last = e.ID
+		if h.count != nil {
+			h.count(e.Name)
+		}
 	}
 	flush()
 	errs = append(errs, appendTo(filepath.Join(h.dir, "cluster.log"), all.String()),

@@ -175,8 +175,15 @@ func TestHistoryGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.write(view); err != nil || lines() != 2 {
-		t.Errorf("%d lines, %v", lines(), err)
+	var counted []string
+	h.count = func(name string) { counted = append(counted, name) }
+	for range 2 {
+		if err := h.write(view); err != nil || lines() != 2 {
+			t.Errorf("%d lines, %v", lines(), err)
+		}
+	}
+	if len(counted) != 1 || counted[0] != state.EventMember {
+		t.Errorf("counted for the metrics: %v", counted)
 	}
 }
 

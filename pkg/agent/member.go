@@ -161,6 +161,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	if err = m.openEvents(); err != nil {
 		return nil, err
 	}
+	m.history.count = m.met.Event
 	m.det = detector.New(detector.ParamsFor(m.params()), m.clock.Now())
 	if err := m.loadMemory(); err != nil {
 		return nil, err

@@ -21,7 +21,8 @@ const (
 // The paths. GET reads, POST and PUT write; a read may be made by every role.
 const (
 	PathStatus     = "/v1/status"           // GET ?since=VERSION&instance=ID&wait=SECONDS -> Status
-	PathEvents     = "/v1/events"           // GET ?since=ID&limit=N -> EventList
+	PathOpenAPI    = "/v1/openapi.json"     // GET -> the description of all this, an OpenAPI 3.1 document
+	PathEvents     = "/v1/events"           // GET ?since=ID&limit=N -> EventList; with follow a stream (StreamLost, StreamEnd)
 	PathDefinition = "/v1/definition"       // GET ?staged=yes (what is staged, if anything is) -> Definition; PUT DefinitionChange -> Reply
 	PathDiff       = "/v1/definition/diff"  // POST DefinitionText -> Diff (a read: changes nothing)
 	PathCheck      = "/v1/definition/check" // POST DefinitionText -> CheckReport (a read)
@@ -45,6 +46,19 @@ const (
 	PathLockClose  = "/v1/locks/close"      // POST LockClose -> Reply
 	PathAdmit      = "/v1/admit"            // POST Admit -> AdmitReply (a member admits a newcomer; the token is the credential)
 )
+
+// The stream of events is text/event-stream. Each event is a message without a name, whose id is the event's and whose data is an
+// Event. A reader that comes back with the header Last-Event-ID, to this daemon or another of the cluster, gets what followed. Two
+// messages have names and a StreamNote as data:
+const (
+	StreamLost = "lost" // events between the last one and the next are no longer kept
+	StreamEnd  = "end"  // the daemon ends the stream, and says why
+)
+
+// A StreamNote is what the stream says of itself.
+type StreamNote struct {
+	Sentence string `json:"sentence"`
+}
 
 // HeaderOnBehalf carries, in a call from a member node, the caller whose command the node passes on (a Caller in JSON). The
 // server reads it from members only.

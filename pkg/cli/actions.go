@@ -107,7 +107,8 @@ func init() {
 			operations: []operation{
 				{class: "event", aliases: []string{"events", "ev"}, names: namesNone, run: queryEvents, doc: "the cluster's history, oldest first",
 					attrs: []argument{{"TAIL", "n", "the last n (default 100)"}, {"SINCE", "id", "only those after this id"}, {"NODE", "node", "only of this node"},
-						{"GROUP", "group", "only of this group"}, {"KIND", "name", "as node_down"}}},
+						{"GROUP", "group", "only of this group"}, {"KIND", "name", "as node_down"},
+						{"FOLLOW", "yes|no", "go on with what comes, until interrupted; -o json is then one object a line (default no)"}}},
 				{class: "snapshot", aliases: snapshotWords, usage: "[NAME[,NAME]]", names: namesListOpt, run: querySnapshots,
 					doc: "the kept definitions and where they are; those that begin with auto. the cluster took by itself before a change"},
 				{class: "lock", aliases: []string{"locks"}, usage: "[NAME[,NAME]]", names: namesListOpt, run: queryLocks,

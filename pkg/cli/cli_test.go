@@ -86,13 +86,13 @@ func c1() api.Status {
 }
 
 type lab struct {
-	t       *testing.T
+	t       testing.TB
 	backend *servertest.Backend
 	socket  string
 	logs    string
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	l := &lab{t: t, backend: servertest.New(c1()), socket: filepath.Join(t.TempDir(), "s"), logs: t.TempDir()}
 	l.backend.SetYAML(twoGroups)

@@ -263,6 +263,9 @@ func TestHostileArguments(t *testing.T) {
 					if v == "" || x.name == "LOGFILE" {
 						continue
 					}
+					if _, err := cluster.ParseBool(v); x.name == "FOLLOW" && err == nil {
+						continue // what was asked for, which has no end
+					}
 					tried++
 					args := []string{a.name, o.class}
 					if o.names != namesNone {

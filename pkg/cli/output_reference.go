@@ -27,6 +27,7 @@ var outputs = []struct {
 	{"query CLASS, query snapshot, view log without a name", "for each object an object: its attributes by their names, all values as text", true},
 	{"query status; clstat -o json", api.Status{}, false},
 	{"query event", api.Event{}, true},
+	{"query event FOLLOW=yes: one object a line, without end", api.Event{}, false},
 	{"query audit", api.AuditRecord{}, true},
 	{"view log NAME", logText{}, false},
 	{"view snapshot", api.SnapshotText{}, false},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"regexp"
@@ -388,9 +389,7 @@ func queryStatus(ctx context.Context, s *session, _ *target) error {
 
 // queryEvents shows the history.
 func queryEvents(ctx context.Context, s *session, _ *target) error {
-	ctx, cancel := s.limited(ctx)
-	defer cancel()
-	tail, since := 100, uint64(0)
+	tail, since, follow := 100, uint64(0), false
 	if v, ok := s.take("TAIL"); ok {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 || n > api.MaxEvents {
@@ -405,12 +404,23 @@ func queryEvents(ctx context.Context, s *session, _ *target) error {
 		}
 		since = n
 	}
+	if v, ok := s.take("FOLLOW"); ok {
+		var err error
+		if follow, err = cluster.ParseBool(v); err != nil {
+			return fail(ExitIncorrect, "FOLLOW=%s: yes or no", v)
+		}
+	}
 	keep := map[string]string{}
 	for _, a := range []string{"NODE", "GROUP", "KIND"} {
 		if v, ok := s.take(a); ok {
 			keep[a] = v
 		}
 	}
+	if follow {
+		return s.followEvents(ctx, since, tail, keep)
+	}
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
 	// Conditions are applied here, so more than TAIL events may have to be read.
 	ask := tail
 	if len(keep) > 0 || since > 0 {
@@ -422,7 +432,7 @@ func queryEvents(ctx context.Context, s *session, _ *target) error {
 	}
 	var out []api.Event
 	for _, e := range list.Events {
-		if wants(keep, "NODE", e.Node) && wants(keep, "GROUP", e.Group) && wants(keep, "KIND", e.Kind) {
+		if wantsEvent(keep, e) {
 			out = append(out, e)
 		}
 	}
@@ -436,6 +446,33 @@ func queryEvents(ctx context.Context, s *session, _ *target) error {
 		s.warn("events between %d and the first one shown are no longer kept", since)
 	}
 	return s.printEvents(out)
+}
+
+// followEvents shows events as they come, until it is interrupted. TAIL counts before the conditions: what is still to come cannot be
+// counted.
+func (s *session) followEvents(ctx context.Context, since uint64, tail int, keep map[string]string) error {
+	if s.yaml || s.form == formXML {
+		return fail(ExitIncorrect, "query event: FOLLOW=yes has no end, and %s is written as a whole: take -o json, which is one object a line, -c or text",
+			map[bool]string{true: "-o yaml", false: "-x"}[s.yaml])
+	}
+	err := s.client.Follow(ctx, since, tail, func(e api.Event) error {
+		switch {
+		case !wantsEvent(keep, e):
+			return nil
+		case s.form == formJSON:
+			return json.NewEncoder(s.out).Encode(e)
+		}
+		defer func() { s.noHeader = true }()
+		return s.printEvents([]api.Event{e})
+	}, func(sentence string) { s.warn("%s", sentence) })
+	if ctx.Err() != nil {
+		return nil // interrupted, which is how this ends
+	}
+	return err
+}
+
+func wantsEvent(keep map[string]string, e api.Event) bool {
+	return wants(keep, "NODE", e.Node) && wants(keep, "GROUP", e.Group) && wants(keep, "KIND", e.Kind)
 }
 
 func wants(keep map[string]string, attr, value string) bool {

@@ -64,6 +64,8 @@ type Reader interface {
 	// Status is this node's knowledge of the cluster, and says how old it is. Before there is a cluster it has the state
 	// api.ClusterNotConfigured.
 	Status() api.Status
+	// Version is the version that Status would have now, and the run of the daemon that it counts in. It is cheap.
+	Version() (instance string, version uint64)
 	// Wait returns when the status has another version than since, or when the context ends; the version then current.
 	Wait(ctx context.Context, since uint64) uint64
 	// Events lists up to limit events with an id above since, oldest first. since = 0 with a limit lists the newest ones.

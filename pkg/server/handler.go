@@ -40,6 +40,7 @@ func (s *Server) routes() []route {
 		{"GET " + api.PathStatus, api.RoleView, 0, false, (*call).status},
 		{"GET " + api.PathEvents, api.RoleView, 0, false, (*call).events},
 		{"GET " + api.PathExplain, api.RoleView, 0, false, (*call).explain},
+		{"GET " + api.PathOpenAPI, api.RoleView, 0, false, (*call).openAPI},
 		{"GET " + api.PathHealth, api.RoleView, 0, false, (*call).health},
 		{"GET " + api.PathState, api.RoleAdmin, 0, false, (*call).state},
 		{"GET " + api.PathDefinition, api.RoleView, 0, false, (*call).definition},
@@ -93,8 +94,17 @@ func (s *Server) run(rt route, caller func(*http.Request) (api.Caller, error), w
 		s.fail(w, err)
 		return
 	}
+	if _, ok := answer.(answered); ok {
+		return
+	}
 	s.answer(w, http.StatusOK, answer)
 }
+
+// encoded is an answer that is JSON already, with its line's end: it is neither read nor copied again.
+type encoded []byte
+
+// answered is the answer of a call that has written its own.
+type answered struct{}
 
 func (c *call) guarded(rt route, caller func(*http.Request) (api.Caller, error)) (answer any, err error) {
 	// A panic of one call must not take the daemon's door away; it is logged with its place, and the caller is told.
@@ -148,7 +158,12 @@ func bounded(s string, n int) string {
 }
 
 func (s *Server) answer(w http.ResponseWriter, status int, v any) {
-	b, err := json.Marshal(v)
+	b, ok := v.(encoded)
+	var err error
+	if !ok {
+		b, err = json.Marshal(v)
+		b = append(b, '\n')
+	}
 	if err != nil {
 		s.cfg.Log.Error("encode the answer", "type", fmt.Sprintf("%T", v), "err", err)
 		http.Error(w, `{"code":"internal","message":"the daemon could not encode its answer"}`, http.StatusInternalServerError)
@@ -156,7 +171,7 @@ func (s *Server) answer(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // the caller has gone: nobody to tell
+	_, _ = w.Write(b) // the caller has gone: nobody to tell
 }
 
 func (s *Server) fail(w http.ResponseWriter, err error) {
@@ -199,21 +214,19 @@ func (c *call) status() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := c.s.cfg.Backend.Status()
 	if wait <= 0 {
-		return st, nil
+		return c.s.cfg.Backend.Status(), nil
 	}
 	since, err := number(q.Get("since"), "since")
 	if err != nil {
 		return nil, err
 	}
-	if q.Get("instance") != st.Instance || since != st.Version {
-		return st, nil
+	if instance, version := c.s.cfg.Backend.Version(); q.Get("instance") == instance && since == version {
+		ctx, cancel := context.WithTimeout(c.r.Context(), min(wait, api.MaxWait))
+		defer cancel()
+		c.s.cfg.Backend.Wait(ctx, since)
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), min(wait, api.MaxWait))
-	defer cancel()
-	c.s.cfg.Backend.Wait(ctx, since)
-	return c.s.cfg.Backend.Status(), nil
+	return c.s.watched.status(c.s.cfg.Backend)
 }
 
 func (c *call) events() (any, error) {
@@ -225,6 +238,9 @@ func (c *call) events() (any, error) {
 	limit, err := number(q.Get("limit"), "limit")
 	if err != nil {
 		return nil, err
+	}
+	if q.Has("follow") {
+		return c.follow(since, int(min(limit, api.MaxEvents)))
 	}
 	if limit == 0 || limit > api.MaxEvents {
 		limit = api.MaxEvents

@@ -17,7 +17,7 @@ import (
 
 // Defaults of a Config.
 const (
-	DefaultMaxConns     = 256              // per listener; one caller gets a quarter
+	DefaultMaxConns     = 2048             // per listener; one caller gets a quarter
 	DefaultWriteTimeout = 60 * time.Second // for one write in the backend
 	readHeaderTimeout   = 5 * time.Second
 	bodyTimeout         = 15 * time.Second // for a caller to send its request's body
@@ -50,6 +50,9 @@ type Server struct {
 	cfg   Config
 	audit *slog.Logger
 	body  time.Duration
+	// patience is how long the client of a stream may take nothing, beat the time between signs of life.
+	patience, beat time.Duration
+	watched        watched
 
 	mu      sync.Mutex
 	closed  bool
@@ -82,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Audit = cfg.Log
 	}
 	base, stop := context.WithCancelCause(context.Background())
-	return &Server{cfg: cfg, audit: cfg.Audit, body: bodyTimeout, base: base, stop: stop}, nil
+	return &Server{cfg: cfg, audit: cfg.Audit, body: bodyTimeout, patience: streamPatience, beat: streamBeat, base: base, stop: stop}, nil
 }
 
 // ServeLocal serves the unix socket until Close, and returns nil then. Its callers are known by their peer credentials.

@@ -86,6 +86,7 @@ var importers = map[string][]string{
 	"pgregory.net/rapid":                  {}, // tests only
 	"go.uber.org/goleak":                  {},
 	"github.com/anishathalye/porcupine":   {},
+	"github.com/getkin/kin-openapi":       {},
 }
 
 // core are the packages that decide: no I/O, clock, randomness, goroutine or log.

@@ -38,8 +38,10 @@ type Backend struct {
 	staged   string
 	stagedAt uint64
 	events   []api.Event
-	requests []api.Request
-	replies  map[string]api.Reply
+	// forgotten is how many events before events are no longer kept.
+	forgotten uint64
+	requests  []api.Request
+	replies   map[string]api.Reply
 }
 
 // New makes a backend with a status; its version starts at 1.
@@ -77,12 +79,21 @@ func (b *Backend) YAML() (string, uint64) {
 	return b.yaml, b.version
 }
 
-// AddEvent appends to the history and gives it the next id.
+// AddEvent appends to the history, gives it the next id, and wakes whoever waits.
 func (b *Backend) AddEvent(e api.Event) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	e.ID = uint64(len(b.events) + 1)
+	e.ID = b.forgotten + uint64(len(b.events)+1)
 	b.events = append(b.events, e)
+	b.mu.Unlock()
+	b.Change(func(*api.Status) {})
+}
+
+// ForgetEvents drops the oldest n of the history, as a bounded one does.
+func (b *Backend) ForgetEvents(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = b.events[n:]
+	b.forgotten += uint64(n)
 }
 
 // Requests lists what was asked, once for each id.
@@ -97,6 +108,13 @@ func (b *Backend) Status() api.Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return clone(b.status)
+}
+
+// Version is the status's.
+func (b *Backend) Version() (instance string, version uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.status.Instance, b.status.Version
 }
 
 // Wait blocks until the version differs.
@@ -123,7 +141,7 @@ func (b *Backend) Wait(ctx context.Context, since uint64) uint64 {
 func (b *Backend) Events(since uint64, limit int) (api.EventList, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := api.EventList{Next: since}
+	out := api.EventList{Next: since, Lost: since > 0 && since < b.forgotten}
 	for _, e := range b.events {
 		if e.ID > since {
 			out.Events = append(out.Events, e)
