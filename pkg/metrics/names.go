@@ -7,7 +7,7 @@ import "sort"
 func Names() []string {
 	m := New("")
 	m.SetSource(func() Sample {
-		return Sample{Nodes: []Node{{}}, Groups: []Group{{}}, Lease: &Lease{}, Deadman: &Deadman{Connected: true, Armed: true}, Raft: &Raft{}, Gossip: []Ring{{}}}
+		return Sample{Nodes: []Node{{}}, Groups: []Group{{}}, Lease: &Lease{}, Deadman: &Deadman{Connected: true, Armed: true}, Raft: &Raft{Volume: &Volume{}}, Gossip: []Ring{{}}}
 	})
 	m.ExecutorRun("")
 	m.ExecutorFailed("")
