@@ -17,8 +17,9 @@ func everything() Sample {
 		Groups:  []Group{{"rg1", "node1", "ONLINE"}, {"rg1", "node2", "UNKNOWN"}},
 		Lease:   &Lease{Age: 200 * time.Millisecond, Margin: 3400 * time.Millisecond},
 		Deadman: &Deadman{Connected: true, Armed: true, Margin: 4400 * time.Millisecond},
-		Raft:    &Raft{Term: 3, LastIndex: 9, CommitIndex: 8, AppliedIndex: 7, Voter: true, Voters: 3, Servers: 3, StoreCalls: 5, SlowestStoreCall: time.Millisecond, Rounds: 4},
-		Gossip:  []Ring{{"net1", 2, 3, 1}},
+		Raft: &Raft{Term: 3, LastIndex: 9, CommitIndex: 8, AppliedIndex: 7, Voter: true, Voters: 3, Servers: 3, StoreCalls: 5, SlowestStoreCall: time.Millisecond, Rounds: 4,
+			Volume: &Volume{Answers: true, Backups: 2, Usable: 1, Lost: 1}},
+		Gossip: []Ring{{"net1", 2, 3, 1}},
 	}
 }
 

@@ -7,7 +7,8 @@ import "sort"
 func Names() []string {
 	m := New("")
 	m.SetSource(func() Sample {
-		return Sample{Nodes: []Node{{}}, Groups: []Group{{}}, Lease: &Lease{}, Deadman: &Deadman{Connected: true, Armed: true}, Raft: &Raft{}, Gossip: []Ring{{}}, Refused: &Refused{}}
+		return Sample{Nodes: []Node{{}}, Groups: []Group{{}}, Lease: &Lease{}, Deadman: &Deadman{Connected: true, Armed: true}, Raft: &Raft{Volume: &Volume{}}, Gossip: []Ring{{}},
+			Refused: &Refused{}}
 	})
 	m.ExecutorRun("")
 	m.ExecutorFailed("")
