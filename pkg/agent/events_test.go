@@ -22,14 +22,20 @@ import (
 
 // A paper is a log file in memory.
 type paper struct {
-	mu sync.Mutex
-	strings.Builder
+	mu   sync.Mutex
+	text strings.Builder // not embedded: its WriteString would pass the lock by
 }
 
 func (p *paper) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.Builder.Write(b)
+	return p.text.Write(b)
+}
+
+func (p *paper) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
 }
 
 func (p *paper) Close() error { return nil }
