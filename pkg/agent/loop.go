@@ -146,6 +146,8 @@ func (m *member) handle(e any) {
 		m.hearDead(e)
 	case heardUnknown:
 		m.loop.node.unknown = true
+	case outdated:
+		m.gotOutdated(e)
 	case introduced:
 		m.gotIntroduced(e)
 	case workDone:

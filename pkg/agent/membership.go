@@ -114,7 +114,7 @@ func (a *Agent) end1() {
 
 // forget removes all that ties this node to a cluster.
 func (a *Agent) forget() {
-	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository", "volume.json"} {
+	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository", "volume.json", "epoch.json", "outdated.json"} {
 		if err := os.RemoveAll(filepath.Join(a.opt.Node.StateDir, name)); err != nil {
 			a.log.Error("remove what ties this node to the cluster", "file", name, "error", err)
 		}
@@ -292,6 +292,9 @@ func (a *Agent) Join(ctx context.Context, _ api.Caller, j api.Join) (api.Reply, 
 	if err == nil && r.Timings != nil {
 		err = writeFile(timingsFile(a.opt.Node.StateDir), r.Timings, 0o600)
 	}
+	if err == nil && r.Epoch > 1 {
+		err = saveEpoch(a.opt.Node.StateDir, epochRecord{Epoch: r.Epoch})
+	}
 	if err == nil {
 		err = a.begin(context.WithoutCancel(ctx), id, nil)
 	}
@@ -431,6 +434,7 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	reply.Epoch = m.epoch
 	if reply.Timings, err = json.Marshal(m.params()); err != nil {
 		return nil, err
 	}

@@ -268,8 +268,12 @@ func (p *voterProcess) openLinks(fsm *fsm) (*peer.Peer, error) {
 	if err != nil {
 		p.log.Warn("the list of members cannot be read: it will be learned from the log", "error", err)
 	}
+	epoch, err := readEpoch(p.Node.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	port := fmt.Sprint(p.Node.Port)
-	cfg := peer.Config{Identity: own, Logger: p.log, Members: func(node string) ([]string, bool) {
+	cfg := peer.Config{Identity: own, Logger: p.log, Epoch: epoch.Epoch, Members: func(node string) ([]string, bool) {
 		if d := fsm.newest.Load().Definition; d != nil {
 			n := d.Node(node)
 			if n == nil {

@@ -23,7 +23,8 @@ const (
 // serverTLS is the listener's configuration: members' protocols under members' certificates, the join under none.
 func (p *Peer) serverTLS() *tls.Config {
 	members := p.cfg.Identity.ServerTLS(p.member)
-	members.NextProtos = []string{ProtoPeer, ProtoRaft, ProtoHTTP2, ProtoHTTP1}
+	// The API is the tools' of whoever is a member: no grant, vote or entry of the log goes by it, and its protocols are not ours to name.
+	members.NextProtos = []string{p.named(ProtoPeer), p.named(ProtoRaft), ProtoHTTP2, ProtoHTTP1, protoEpoch}
 	join := p.cfg.Identity.JoinServerTLS()
 	join.NextProtos = []string{ProtoJoin}
 	c := members.Clone()
@@ -91,7 +92,9 @@ func (p *Peer) admit(t *tracked, host string) {
 		t.Close()
 		return
 	}
-	switch state.NegotiatedProtocol {
+	switch unnamed(state.NegotiatedProtocol) {
+	case protoEpoch:
+		p.tellEpoch(c)
 	case ProtoPeer:
 		p.serveCalls(c, node)
 	case ProtoRaft:
