@@ -68,7 +68,11 @@ func (a *Agent) Recover(ctx context.Context, who api.Caller, r api.Recover) (api
 	if a.forced.id == r.ID { // changing keeps others away
 		return a.awaitForced(ctx, m.name, a.forced.epoch)
 	}
-	f := &forcing{m: m, view: m.view(), dead: slices.Sorted(slices.Values(r.Dead)), lost: slices.Sorted(slices.Values(r.Lost)), noFence: r.SkipFence}
+	view, err := m.wholeView()
+	if err != nil {
+		return api.Reply{}, err
+	}
+	f := &forcing{m: m, view: view, dead: slices.Sorted(slices.Values(r.Dead)), lost: slices.Sorted(slices.Values(r.Lost)), noFence: r.SkipFence}
 	for _, step := range []func(context.Context) error{f.checkNames, f.checkVotes, f.checkHere, f.listen, f.fence} {
 		if err := step(ctx); err != nil {
 			a.log.Warn("the configuration is not forced", "by", who.String(), "dead", f.dead, "lost", f.lost, "why", err)
@@ -76,6 +80,28 @@ func (a *Agent) Recover(ctx context.Context, who api.Caller, r api.Recover) (api
 		}
 	}
 	return a.force(ctx, who, f, r)
+}
+
+// wholeView is the state that this node's log leads to, with the part of which no leader has said that it is committed: a node that was
+// started without a majority knows nothing else, and a forced configuration makes all of it count.
+func (m *member) wholeView() (*state.State, error) {
+	view := m.view()
+	var bad error
+	err := m.raft.Tail(func(index, term uint64, data []byte) {
+		if len(data) == 0 || bad != nil {
+			return
+		}
+		c, err := state.DecodeCommand(data)
+		if err != nil {
+			bad = fmt.Errorf("entry %d of the log cannot be understood: %w", index, err)
+			return
+		}
+		view, _ = state.Apply(view, state.Entry{Index: index, Term: term, Command: c})
+	})
+	if err = errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("read what this node's log leads to: %w", err)
+	}
+	return view, nil
 }
 
 // A forcing is one attempt.
@@ -94,7 +120,7 @@ func refuse(format string, args ...any) error { return api.Errorf(api.CodeRefuse
 func (f *forcing) checkNames(context.Context) error {
 	d := f.view.Definition
 	if d == nil {
-		return refuse("this node does not know the cluster's definition: it has nothing to go on with. Force the configuration on a node that was up to date")
+		return refuse("this node's log has no definition of the cluster: it has nothing to go on with")
 	}
 	if len(f.dead)+len(f.lost) == 0 {
 		return api.Errorf(api.CodeMissing, "nothing is declared dead or lost")
@@ -371,7 +397,7 @@ func (a *Agent) force(ctx context.Context, who api.Caller, f *forcing, r api.Rec
 
 // commands tell the state machine. The definition loses the ids of the volumes that are lost: should a disk be found again, nothing uses it.
 func (f *forcing) commands(who api.Caller, request string) (out [][]byte, id string, err error) {
-	id = "force-" + request
+	id = "force-" + request[:min(len(request), 50)]
 	list := []*state.Command{{ID: id, NewEpoch: &state.NewEpoch{Epoch: f.view.Epoch + 1, Dead: f.dead}}}
 	if len(formatted(f.view.Definition)) > 0 {
 		if f.view.Staged != nil {

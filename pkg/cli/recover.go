@@ -35,9 +35,14 @@ func recoverCluster(ctx context.Context, s *session, t *target) error {
 	if len(r.Dead)+len(r.Lost) == 0 {
 		return fail(ExitMissing, "%s needs DEAD=node[,node], and LOST=repository where a volume is lost; usage: %s", what, t.usage())
 	}
-	st, err := s.look(ctx, nil, r.Dead)
+	st, err := s.lookAlone(ctx)
 	if err != nil {
 		return err
+	}
+	for _, n := range r.Dead {
+		if len(st.Nodes) > 0 && st.Node(n) == nil {
+			return fail(ExitNotFound, "there is no node %q%s", n, cluster.DidYouMean(n, nodeNames(st)))
+		}
 	}
 	if t.name() != "" && t.name() != st.Cluster.Name {
 		return fail(ExitNotFound, "there is no cluster %q here: this node belongs to %q", t.name(), st.Cluster.Name)
@@ -58,6 +63,18 @@ func recoverCluster(ctx context.Context, s *session, t *target) error {
 		},
 		done: func(*api.Status) string { return reply.Sentence },
 	})
+}
+
+// lookAlone is look for a node that may have been started without a majority: it does not know what of its log is committed, and shows no
+// definition. The daemon finds the names there.
+func (s *session) lookAlone(ctx context.Context) (*api.Status, error) {
+	ctx, cancel := s.limited(ctx)
+	defer cancel()
+	st, err := s.client.Status(ctx)
+	if err == nil && st.Cluster.State == api.ClusterNotConfigured {
+		err = errNoCluster()
+	}
+	return &st, err
 }
 
 // splitNames takes a list with commas; an empty name is left for the daemon to refuse.

@@ -55,7 +55,7 @@ func (r *rig) letGo(node string) {
 
 func armed(s api.Status, node string) bool {
 	n := s.Node(node)
-	return n == nil || n.Lease == nil || n.Lease.Armed
+	return n != nil && (n.Lease == nil || n.Lease.Armed)
 }
 
 // rejoin lets a machine that was left behind come back as an operator brings it back.
@@ -203,7 +203,7 @@ func TestA12NodeAndVolumeLost(t *testing.T) {
 		r.letGo("n1")
 		r.await(30*time.Second, "n1 knows no leader", func() bool { return r.machines["n1"].agent().Status().Cluster.Leader == "" })
 		time.Sleep(2 * time.Second)
-		r.refusesForce("n1", "LOST=repo", api.Recover{Dead: []string{"n2"}})
+		r.refusesForce("n1", "majority", api.Recover{Dead: []string{"n2"}})
 		r.refusesForce("n1", "majority", api.Recover{Lost: []string{"repo"}})
 		r.mustForceOn("n1", api.Recover{Dead: []string{"n2"}, Lost: []string{"repo"}})
 		r.await(30*time.Second, "n1 serves everything", func() bool { return r.holder("g1") == "n1" && r.holder("g2") == "n1" })
@@ -236,5 +236,47 @@ func TestA12VolumeThatWorksIsNotLost(t *testing.T) {
 				r.machines["n2"].crash()
 			}
 		}
+	})
+}
+
+// The daemon is killed while it forces the configuration: before the write nothing has happened, after it all has, whatever the file of the
+// epoch says; and a refusal of another kind leaves no trace.
+func TestA12KilledWhileForcing(t *testing.T) {
+	inBubble(t, options{seed: 1205, settings: "  settling_time: 0s\n"}, func(r *rig) {
+		time.Sleep(2 * time.Second) // n1 has all of it in its log
+		r.machines["n2"].crash()
+		r.machines["n3"].crash()
+		r.letGo("n1")
+		m := r.machines["n1"]
+		file := filepath.Join(m.dir, "state", "epoch.json")
+		m.kill9()
+		must(t, os.WriteFile(file, []byte(`{"epoch":1,"next":2,"next_id":"force-that-never-was"}`), 0o600))
+		m.startAgent()
+		r.await(20*time.Second, "it settles for epoch 1", func() bool {
+			b, err := os.ReadFile(file)
+			return err == nil && strings.TrimSpace(string(b)) == `{"epoch":1}` && m.agent() != nil
+		})
+		m.crash() // it knows nothing but its log, of which nobody says what is committed
+		m.boot()
+		time.Sleep(3 * time.Second)
+		r.mustForceOn("n1", api.Recover{Dead: []string{"n2", "n3"}})
+		m.kill9()
+		must(t, os.WriteFile(file, []byte(`{"epoch":1,"next":2,"next_id":"force-test-recover-00000000"}`), 0o600))
+		m.startAgent()
+		r.await(20*time.Second, "it settles for epoch 2", func() bool {
+			b, err := os.ReadFile(file)
+			return err == nil && strings.TrimSpace(string(b)) == `{"epoch":2}`
+		})
+		r.await(30*time.Second, "n1 serves everything", func() bool {
+			return r.holder("g1") == "n1" && r.holder("g2") == "n1" && r.holder("g3") == "n1"
+		})
+		m.kill9()
+		must(t, os.WriteFile(file, []byte(`{"epoch":`), 0o600)) // a file that is damaged is no epoch
+		m.startAgent()
+		time.Sleep(time.Second)
+		if a := m.agent(); a != nil && a.Status().Cluster.State != api.ClusterNotConfigured {
+			t.Errorf("it takes part without knowing its epoch")
+		}
+		must(t, os.WriteFile(file, []byte(`{"epoch":2}`), 0o600))
 	})
 }
