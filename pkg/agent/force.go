@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/state"
 )
 
-// A forced configuration: the majority is lost for good, and the operator's word takes its place (docs/design/0008-forced-configuration.md
+// A forced configuration: the majority is lost for good, and the operator's word takes its place (docs/design/0009-forced-configuration.md
 // has the argument). This node becomes the only voter of a new epoch, all at once: the new configuration, the epoch and the deaths are one
 // write to its log. What can be known is asked before: whether the lost answer, whether somebody leads or has more of the log, whether
 // the volume is there, what the fence devices say; and for as long as any lease could last nobody may be heard.
@@ -72,7 +72,8 @@ func (a *Agent) Recover(ctx context.Context, who api.Caller, r api.Recover) (api
 	if err != nil {
 		return api.Reply{}, err
 	}
-	f := &forcing{m: m, view: view, dead: slices.Sorted(slices.Values(r.Dead)), lost: slices.Sorted(slices.Values(r.Lost)), noFence: r.SkipFence}
+	f := &forcing{m: m, view: view, dead: slices.Sorted(slices.Values(r.Dead)), lost: slices.Sorted(slices.Values(r.Lost)), noFence: r.SkipFence,
+		volumes: map[string]bool{}}
 	for _, step := range []func(context.Context) error{f.checkNames, f.checkVotes, f.checkHere, f.listen, f.fence} {
 		if err := step(ctx); err != nil {
 			a.log.Warn("the configuration is not forced", "by", who.String(), "dead", f.dead, "lost", f.lost, "why", err)
@@ -111,7 +112,8 @@ type forcing struct {
 	dead    []string // nodes
 	lost    []string // repositories
 	noFence bool
-	fenced  []string // what the devices said
+	fenced  []string        // what the devices said
+	volumes map[string]bool // voters without a vote that have said what they have
 }
 
 func refuse(format string, args ...any) error { return api.Errorf(api.CodeRefused, format, args...) }
@@ -188,7 +190,11 @@ func (f *forcing) speak(server string) string {
 }
 
 // checkHere: this node has no leader, and holds nothing that an old leader could think is its.
-func (f *forcing) checkHere(context.Context) error {
+func (f *forcing) checkHere(context.Context) error { return f.check(false) }
+
+// check is checkHere; over says that the listening is. A volume that has no vote (three nodes and more have one) is given up with the old
+// configuration, but not with more of the log than there is here.
+func (f *forcing) check(over bool) error {
 	m := f.m
 	if leader := m.leaderNode(); leader != "" {
 		return refuse("node %s leads: the cluster has its majority. A node that is dead is declared so by: clmgr confirm node_down NODE", leader)
@@ -202,8 +208,12 @@ func (f *forcing) checkHere(context.Context) error {
 		}
 		rep := m.repo.reportOf(r.UUID)
 		open := m.disk.trouble.Load() == nil && m.wantedVolume() != nil && m.wantedVolume().UUID == r.UUID
-		if open || rep != nil && (rep.State == VoterRunning || rep.Host != "") {
+		readable := open || rep != nil && (rep.State == VoterRunning || rep.Host != "")
+		switch {
+		case readable && votes(m.raft.Configuration(), repositoryPrefix+r.UUID):
 			return refuse("the repository volume %s can be read here: it is not lost. %s", r.Name, forceVolume)
+		case readable && over && !f.volumes[repositoryPrefix+r.UUID]:
+			return refuse("the repository volume %s can be read here, and its voter has not said yet whether it has more of the log than this node. Try again in some seconds", r.Name)
 		}
 	}
 	return nil
@@ -224,11 +234,9 @@ func (f *forcing) listen(ctx context.Context) error {
 		if err := f.look(ctx, own, began); err != nil {
 			return err
 		}
-		if err := f.checkHere(ctx); err != nil {
+		over := m.clock.Now().Sub(began) >= bound
+		if err := f.check(over); err != nil || over {
 			return err
-		}
-		if m.clock.Now().Sub(began) >= bound {
-			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -263,6 +271,9 @@ func (f *forcing) look(ctx context.Context, own standing, began lease.Instant) e
 			others = append(others, name)
 		}
 	}
+	for _, r := range formatted(f.view.Definition) {
+		others = append(others, repositoryPrefix+r.UUID)
+	}
 	answers := make(chan answer, len(others))
 	ctx, cancel := context.WithTimeout(ctx, forceAsk)
 	defer cancel()
@@ -293,6 +304,9 @@ func (f *forcing) look(ctx context.Context, own standing, began lease.Instant) e
 // judge says what stands against the operator's word in one member's answer, or in signs of life of any other kind.
 func (f *forcing) judge(node string, s *standing, err error, own standing, began lease.Instant) error {
 	m := f.m
+	if isRepository(node) {
+		return f.judgeVolume(node, s, own)
+	}
 	named := slices.Contains(f.dead, node)
 	m.detMu.Lock()
 	now := m.clock.Now()
@@ -316,6 +330,19 @@ func (f *forcing) judge(node string, s *standing, err error, own standing, began
 	case s.Term > own.Term || s.Term == own.Term && s.Index > own.Index:
 		return refuse("node %s lives and has more of the log than this node (entry %d of term %d, here entry %d of term %d): force the configuration there",
 			node, s.Index, s.Term, own.Index, own.Term)
+	}
+	return nil
+}
+
+// judgeVolume takes the answer of a repository voter; nil: there was none.
+func (f *forcing) judgeVolume(server string, s *standing, own standing) error {
+	if s == nil {
+		return nil
+	}
+	f.volumes[server] = true
+	if s.Term > own.Term || s.Term == own.Term && s.Index > own.Index {
+		return refuse("%s has more of the log than this node (entry %d of term %d, here entry %d of term %d). Force the configuration on a node that has it; "+
+			"only a volume that this node cannot read is lost", f.speak(server), s.Index, s.Term, own.Index, own.Term)
 	}
 	return nil
 }

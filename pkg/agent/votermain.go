@@ -200,6 +200,14 @@ func (p *voterProcess) run(ctx context.Context) error {
 		}
 		return json.Marshal(voter.Confirm(req))
 	})
+	links.Handle(rpcStanding, func(context.Context, string, []byte) ([]byte, error) {
+		var s standing
+		var err error
+		if s.Index, s.Term, err = voter.LastEntry(); err != nil {
+			return nil, err
+		}
+		return json.Marshal(s)
+	})
 	p.log.Info("the repository voter runs here", "ballot", claim.Ballot())
 	p.report(VoterReport{State: VoterRunning, Host: p.id.Node})
 	select {

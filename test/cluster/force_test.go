@@ -219,6 +219,28 @@ func TestA12NodeAndVolumeLost(t *testing.T) {
 	})
 }
 
+// Three nodes with a volume that has no vote: it is given up with the old configuration, once its voter has said that it has nothing newer.
+func TestA12VolumeWithoutAVote(t *testing.T) {
+	inBubble(t, options{seed: 1206, volume: true, settings: "  settling_time: 0s\n"}, func(r *rig) {
+		time.Sleep(3 * time.Second)
+		r.machines["n2"].crash()
+		r.machines["n3"].crash()
+		r.letGo("n1")
+		r.await(30*time.Second, "n1 knows no leader", func() bool { return r.machines["n1"].agent().Status().Cluster.Leader == "" })
+		time.Sleep(2 * time.Second)
+		r.refusesForce("n1", "LOST=repo", api.Recover{Dead: []string{"n2", "n3"}})
+		r.mustForceOn("n1", api.Recover{Dead: []string{"n2", "n3"}, Lost: []string{"repo"}})
+		r.await(30*time.Second, "n1 serves everything", func() bool {
+			return r.holder("g1") == "n1" && r.holder("g2") == "n1" && r.holder("g3") == "n1"
+		})
+		r.machines["n2"].boot()
+		r.machines["n3"].boot()
+		r.rejoin("n1", "n2", "n3")
+		r.await(60*time.Second, "all are back", r.allUp)
+		r.settle(30 * time.Second)
+	})
+}
+
 // The volume works: it is not lost, whatever is said, and its vote is the majority's.
 func TestA12VolumeThatWorksIsNotLost(t *testing.T) {
 	inBubble(t, options{seed: 1204, nodes: 2}, func(r *rig) {
