@@ -289,6 +289,16 @@ func TestA12KilledWhileForcing(t *testing.T) {
 			b, err := os.ReadFile(file)
 			return err == nil && strings.TrimSpace(string(b)) == `{"epoch":2}`
 		})
+		// All nodes were down: it is a cold start, and g2 and g3 start on their home nodes only until the operator says otherwise.
+		r.await(30*time.Second, "n1 serves what is at home there", func() bool { return r.holder("g1") == "n1" })
+		for _, g := range []string{"g2", "g3"} {
+			ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+			reply, err := m.agent().Do(ctx, operator, api.Request{ID: "test-online-00000-" + g, Op: api.OpOnline, Groups: []string{g}, Node: "n1"})
+			cancel()
+			if err != nil || reply.Refused != "" {
+				r.fatal("online %s: %v %s", g, err, reply.Refused)
+			}
+		}
 		r.await(30*time.Second, "n1 serves everything", func() bool {
 			return r.holder("g1") == "n1" && r.holder("g2") == "n1" && r.holder("g3") == "n1"
 		})
