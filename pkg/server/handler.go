@@ -420,7 +420,7 @@ func (c *call) recover() (any, error) {
 	if err := c.body(&r); err != nil {
 		return nil, err
 	}
-	c.note = bounded(fmt.Sprintf("recover cluster: dead %s; lost %s; confirmed %s", strings.Join(r.Dead, ","), strings.Join(r.Lost, ","),
+	c.note = bounded(fmt.Sprintf("confirm quorum_lost: dead %s; lost %s; confirmed %s", strings.Join(r.Dead, ","), strings.Join(r.Lost, ","),
 		strings.Join(r.Confirm, ",")), 500)
 	if r.SkipFence {
 		c.note += "; without the fence devices"

@@ -17,7 +17,7 @@ func TestForcedConfiguration(t *testing.T) {
 	t.Parallel()
 	w := begin(t, setup{profile: "fast"})
 	w.place("node2")
-	w.refused("node1", 1, []string{"leads: the cluster has its majority"}, "recover", "cluster", "DEAD=node2,node3", "CONFIRM=node2,node3")
+	w.refused("node1", 1, []string{"leads: the cluster has its majority"}, "confirm", "quorum_lost", "DEAD=node2,node3", "CONFIRM=node2,node3")
 	check(t, w.Crash(w.ctx(), "node2"))
 	check(t, w.Crash(w.ctx(), "node3"))
 	w.await("node1 knows no leader", func() string {
@@ -32,10 +32,10 @@ func TestForcedConfiguration(t *testing.T) {
 		}
 		return ""
 	})
-	w.refused("node1", 2, []string{"node9"}, "recover", "cluster", "DEAD=node2,node9", "CONFIRM=node2,node9")
-	w.refused("node1", 3, []string{"CONFIRM=node2,node3"}, "-f", "recover", "cluster", "DEAD=node2,node3")
-	w.refused("node1", 1, []string{"not confirmed"}, "recover", "cluster", "DEAD=node2,node3", "CONFIRM=node2,node1")
-	w.refused("node1", 1, []string{"majority"}, "recover", "cluster", "DEAD=node2", "CONFIRM=node2")
+	w.refused("node1", 2, []string{"node9"}, "confirm", "quorum_lost", "DEAD=node2,node9", "CONFIRM=node2,node9")
+	w.refused("node1", 3, []string{"CONFIRM=node2,node3"}, "-f", "confirm", "quorum_lost", "DEAD=node2,node3")
+	w.refused("node1", 1, []string{"not confirmed"}, "confirm", "quorum_lost", "DEAD=node2,node3", "CONFIRM=node2,node1")
+	w.refused("node1", 1, []string{"majority"}, "confirm", "quorum_lost", "DEAD=node2", "CONFIRM=node2")
 	if st, err := w.status("node1"); err != nil || st.Cluster.Epoch != 1 || st.Cluster.Leader != "" || st.Cluster.Quorum.Voters != 3 {
 		t.Fatalf("after what was refused: %+v %v", st, err)
 	}
@@ -48,12 +48,12 @@ func TestForcedConfiguration(t *testing.T) {
 		}
 		return ""
 	})
-	w.refused("node1", 1, []string{"majority"}, "recover", "cluster", "DEAD=node2,node3", "CONFIRM=node2,node3")
+	w.refused("node1", 1, []string{"majority"}, "confirm", "quorum_lost", "DEAD=node2,node3", "CONFIRM=node2,node3")
 	check(t, w.Crash(w.ctx(), "node3"))
 
 	out := ""
 	w.await("the configuration is forced", func() string {
-		r := w.run("node1", "clmgr", "recover", "cluster", "DEAD=node2,node3", "CONFIRM=node3,node2")
+		r := w.run("node1", "clmgr", "confirm", "quorum_lost", "DEAD=node2,node3", "CONFIRM=node3,node2")
 		out = r.Stdout
 		return strings.TrimSpace(r.Stderr)
 	})
@@ -61,7 +61,7 @@ func TestForcedConfiguration(t *testing.T) {
 	w.onlineOn(group, "node1")
 	w.expect("query cluster", w.run("node1", "clmgr", "query", "cluster"), 0, `EPOCH="2"`, `LEADER="node1"`)
 	w.expect("query events", w.run("node1", "clmgr", "query", "events"), 0, "forced_configuration", "declared dead: node2, node3")
-	w.expect("query audit", w.run("node1", "clmgr", "query", "audit"), 0, "recover cluster: dead node2,node3")
+	w.expect("query audit", w.run("node1", "clmgr", "query", "audit"), 0, "confirm quorum_lost: dead node2,node3")
 
 	check(t, w.Boot(w.ctx(), "node2"))
 	check(t, w.Boot(w.ctx(), "node3"))

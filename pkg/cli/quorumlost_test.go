@@ -23,13 +23,12 @@ func TestRecoverTypesTheNames(t *testing.T) {
 		status int
 		words  string
 	}{
-		{"recover cluster", "", ExitMissing, "DEAD=node"},
-		{"-f recover cluster DEAD=node2,node3", "", ExitMissing, "needs CONFIRM=node2,node3"},
-		{"recover cluster DEAD=node2,node9", "", ExitNotFound, `there is no node "node9"`},
-		{"recover cluster DEAD=node2,node3 CONFIRM=node2", "", ExitFailed, "not confirmed, nothing was done"},
-		{"recover cluster DEAD=node2,node3", "yes", ExitFailed, "not confirmed, nothing was done"},
-		{"recover cluster other DEAD=node2 CONFIRM=node2", "", ExitNotFound, `there is no cluster "other"`},
-		{"recover cluster DEAD=node2 CONFIRM=node2 FENCE=perhaps", "", ExitIncorrect, "FENCE=perhaps"},
+		{"confirm quorum_lost", "", ExitMissing, "DEAD=node"},
+		{"-f confirm quorum_lost DEAD=node2,node3", "", ExitMissing, "needs CONFIRM=node2,node3"},
+		{"confirm quorum_lost DEAD=node2,node9", "", ExitNotFound, `there is no node "node9"`},
+		{"confirm quorum_lost DEAD=node2,node3 CONFIRM=node2", "", ExitFailed, "not confirmed, nothing was done"},
+		{"confirm quorum_lost DEAD=node2,node3", "yes", ExitFailed, "not confirmed, nothing was done"},
+		{"confirm quorum_lost DEAD=node2 CONFIRM=node2 FENCE=perhaps", "", ExitIncorrect, "FENCE=perhaps"},
 	} {
 		r := l.call(t.Context(), Env{Terminal: c.typed != "", Stdin: strings.NewReader(c.typed + "\n")}, strings.Fields(c.line)...)
 		if r.status != c.status || !strings.Contains(r.errors, c.words) {
@@ -39,7 +38,7 @@ func TestRecoverTypesTheNames(t *testing.T) {
 	if len(got) != 0 {
 		t.Fatalf("sent without the names twice: %+v", got)
 	}
-	for _, c := range []struct{ line, typed string }{{"recover cluster DEAD=node2,node3 CONFIRM=node3,node2", ""}, {"recover cluster DEAD=node2,node3", "node3, node2"}} {
+	for _, c := range []struct{ line, typed string }{{"confirm quorum_lost DEAD=node2,node3 CONFIRM=node3,node2", ""}, {"confirm quorum_lost DEAD=node2,node3", "node3, node2"}} {
 		r := l.call(t.Context(), Env{Terminal: c.typed != "", Stdin: strings.NewReader(c.typed + "\n")}, strings.Fields(c.line)...)
 		if r.status != 0 || !strings.Contains(r.out, "epoch 2 has begun") {
 			t.Errorf("%s: status %d, %q %q", c.line, r.status, r.out, r.errors)

@@ -11,9 +11,9 @@ import (
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
 
-// recoverCluster forces the configuration on this node. The names are typed twice, by a human or by the script that a human wrote: -f,
+// confirmQuorumLost forces the configuration on this node. The names are typed twice, by a human or by the script that a human wrote: -f,
 // which scripts give by habit, is not enough.
-func recoverCluster(ctx context.Context, s *session, t *target) error {
+func confirmQuorumLost(ctx context.Context, s *session, t *target) error {
 	what := t.what()
 	r := api.Recover{ID: client.NewID()}
 	for _, list := range []struct {
@@ -43,9 +43,6 @@ func recoverCluster(ctx context.Context, s *session, t *target) error {
 		if len(st.Nodes) > 0 && st.Node(n) == nil {
 			return fail(ExitNotFound, "there is no node %q%s", n, cluster.DidYouMean(n, nodeNames(st)))
 		}
-	}
-	if t.name() != "" && t.name() != st.Cluster.Name {
-		return fail(ExitNotFound, "there is no cluster %q here: this node belongs to %q", t.name(), st.Cluster.Name)
 	}
 	if err := s.typeNames(st, &r, what); err != nil {
 		return err
