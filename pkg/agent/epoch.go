@@ -46,6 +46,32 @@ func saveEpoch(dir string, r epochRecord) error {
 	return nil
 }
 
+// beginEpoch is for a new member: nothing of a cluster that it was in before may stand for this one.
+func (a *Agent) beginEpoch(epoch uint64) error {
+	dir := a.opt.Node.StateDir
+	for _, path := range []string{epochFile(dir), outdatedFile(dir)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the epoch of an earlier cluster: %w", err)
+		}
+	}
+	if epoch <= 1 {
+		return nil
+	}
+	return saveEpoch(dir, epochRecord{Epoch: epoch})
+}
+
+// tendEpoch ends a daemon whose links speak an older epoch than its log, because the file was lost: it would talk to those that were left
+// behind. The next one is right.
+func (m *member) tendEpoch(view *state.State) {
+	if view.Epoch <= m.epoch || m.loop.epochTold {
+		return
+	}
+	m.loop.epochTold = true
+	err := saveEpoch(m.opt.Node.StateDir, epochRecord{Epoch: view.Epoch})
+	m.a.fail(errors.Join(fmt.Errorf("the log is in epoch %d of the cluster, the file %s said %d: the daemon begins anew with the log's", view.Epoch,
+		epochFile(m.opt.Node.StateDir), m.epoch), err))
+}
+
 // forcedEntries is how far back the log is looked through for the command that began an epoch: it was the last but two entries then, and
 // the file is settled at the next start.
 const forcedEntries = 64

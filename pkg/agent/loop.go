@@ -20,6 +20,7 @@ type loopState struct {
 	defined    uint64   // the definition version that was put into effect here
 	definition *cluster.Definition
 
+	epochTold      bool // the links speak another epoch than the log
 	changingVoters bool
 	suspectLeader  lease.Instant            // when the leader fell silent; 0: it did not
 	hurried        bool                     // this suspicion has hurried an election already

@@ -60,6 +60,9 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 		err = keepTimings(a.opt.Node.StateDir, timings)
 	}
 	if err == nil {
+		err = a.beginEpoch(1)
+	}
+	if err == nil {
 		err = a.begin(context.WithoutCancel(ctx), id, func(m *member) error { return m.raft.Bootstrap() })
 	}
 	if err == nil {
@@ -292,8 +295,8 @@ func (a *Agent) Join(ctx context.Context, _ api.Caller, j api.Join) (api.Reply, 
 	if err == nil && r.Timings != nil {
 		err = writeFile(timingsFile(a.opt.Node.StateDir), r.Timings, 0o600)
 	}
-	if err == nil && r.Epoch > 1 {
-		err = saveEpoch(a.opt.Node.StateDir, epochRecord{Epoch: r.Epoch})
+	if err == nil {
+		err = a.beginEpoch(r.Epoch)
 	}
 	if err == nil {
 		err = a.begin(context.WithoutCancel(ctx), id, nil)

@@ -97,8 +97,7 @@ func (s *session) typeNames(st *api.Status, r *api.Recover, what string) error {
 		r.Confirm = splitNames(readLine(s.env.Stdin))
 	}
 	if typed := slices.Sorted(slices.Values(r.Confirm)); !slices.Equal(typed, names) {
-		return fail(ExitFailed, "%s: %q is not %q: not confirmed, nothing was done%s", what, strings.Join(typed, ","), strings.Join(names, ","),
-			cluster.DidYouMean(strings.Join(typed, ","), []string{strings.Join(names, ",")}))
+		return fail(ExitFailed, "%s: %q is not %q: not confirmed, nothing was done", what, strings.Join(typed, ","), strings.Join(names, ","))
 	}
 	return nil
 }

@@ -149,16 +149,13 @@ func race(ctx context.Context, addresses []string, dial func(context.Context, st
 // dialAddress connects by the protocol of this node's epoch.
 func (p *Peer) dialAddress(ctx context.Context, node, proto, address string) (net.Conn, error) {
 	c, err := p.connect(ctx, node, p.named(proto), address)
-	if errors.Is(err, errHandshake) && ctx.Err() == nil {
+	if noProtocol(err) && ctx.Err() == nil {
 		if other := p.otherEpoch(ctx, node, address); other != nil {
 			return nil, fmt.Errorf("address %s: %w", address, other)
 		}
 	}
 	return c, err
 }
-
-// errHandshake says that somebody is there who did not agree to the connection.
-var errHandshake = errors.New("TLS handshake")
 
 // connect connects by the protocol as it is named.
 func (p *Peer) connect(ctx context.Context, node, proto, address string) (net.Conn, error) {
@@ -188,10 +185,10 @@ func handshake(ctx context.Context, raw net.Conn, cfg *tls.Config, proto string)
 	defer cancel()
 	c := tls.Client(raw, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("%w: %w", errHandshake, err)
+		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	if got := c.ConnectionState().NegotiatedProtocol; got != proto {
-		return nil, fmt.Errorf("%w: the other side does not speak %s", errHandshake, proto)
+		return nil, fmt.Errorf("TLS handshake: the other side does not speak %s", proto)
 	}
 	return c, nil
 }

@@ -67,6 +67,12 @@ func (p *Peer) tellEpoch(c net.Conn) {
 	_, _ = fmt.Fprintf(c, "%d\n", p.epoch())
 }
 
+// noProtocol reports whether the handshake failed because the other side has no such protocol, which it says at once. The alert has no
+// type that could be asked for; a test holds the text.
+func noProtocol(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "tls: no application protocol")
+}
+
 // otherEpoch finds out whether a member that refused the handshake did so because it is of another epoch. nil: no, or it does not say.
 func (p *Peer) otherEpoch(ctx context.Context, node, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, epochTimeout)

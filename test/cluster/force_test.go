@@ -302,6 +302,16 @@ func TestA12KilledWhileForcing(t *testing.T) {
 		r.await(30*time.Second, "n1 serves everything", func() bool {
 			return r.holder("g1") == "n1" && r.holder("g2") == "n1" && r.holder("g3") == "n1"
 		})
+		exits := r.exits.Load()
+		m.kill9()
+		must(t, os.Remove(file)) // the log knows better
+		m.startAgent()
+		r.await(20*time.Second, "it ends, and begins in its log's epoch", func() bool {
+			r.tend()
+			b, err := os.ReadFile(file)
+			return err == nil && strings.TrimSpace(string(b)) == `{"epoch":2}` && r.exits.Load() > exits && m.agent() != nil
+		})
+		r.await(20*time.Second, "n1 leads again", func() bool { return m.agent() != nil && m.agent().Status().Cluster.Leader == "n1" })
 		m.kill9()
 		must(t, os.WriteFile(file, []byte(`{"epoch":`), 0o600)) // a file that is damaged is no epoch
 		m.startAgent()
