@@ -104,9 +104,13 @@ type Agent struct {
 	member   *member
 	changing bool     // a cluster is being created, joined or left
 	audit    *LogFile // opened once, under mu
-	version  uint64
-	changed  chan struct{} // closed and replaced when member changes
-	fatal    chan error
+	forced   struct { // the last forced configuration, for one that asks again
+		id    string
+		epoch uint64
+	}
+	version uint64
+	changed chan struct{} // closed and replaced when member changes
+	fatal   chan error
 }
 
 // New checks the directories and the node's own files. It starts nothing.
@@ -220,10 +224,17 @@ func (a *Agent) startMember(ctx context.Context) error {
 		return fmt.Errorf("the identity in %s is of node %s, the node file says %s: correct the node file, or remove the identity to join anew",
 			a.identityDir(), id.Node, a.opt.Node.Name)
 	}
+	if gone, err := a.setOutdatedAside(id); gone || err != nil {
+		return err
+	}
 	if a.storeIsGone() {
 		return a.setIdentityAside(id)
 	}
-	return a.begin(ctx, id, nil)
+	err = a.begin(ctx, id, nil)
+	if errors.Is(err, errOutdated) {
+		_, err = a.setOutdatedAside(id)
+	}
+	return err
 }
 
 // storeIsGone reports whether a member has lost its copy of the log. It must not go on under its old name: it may have voted and

@@ -21,6 +21,7 @@ type loopState struct {
 	definition *cluster.Definition
 
 	lastKnown      knownKeeper
+	epochTold      bool // the links speak another epoch than the log
 	changingVoters bool
 	suspectLeader  lease.Instant            // when the leader fell silent; 0: it did not
 	hurried        bool                     // this suspicion has hurried an election already
@@ -150,6 +151,8 @@ func (m *member) handle(e any) {
 		m.hearDead(e)
 	case heardUnknown:
 		m.loop.node.unknown = true
+	case outdated:
+		m.gotOutdated(e)
 	case introduced:
 		m.gotIntroduced(e)
 	case workDone:

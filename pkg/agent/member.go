@@ -51,6 +51,8 @@ const (
 	rpcLook        = "look-volume"
 	rpcVolumes     = "volumes"
 
+	rpcStanding = "standing"
+
 	rpcRemember = "remember"
 	rpcKept     = "snapshot"
 	rpcAudit    = "audit"
@@ -128,6 +130,9 @@ type member struct {
 	carriers sync.WaitGroup
 	gossip   atomic.Pointer[gossip.Gossip] // set by the loop
 	loop     loopState                     // the loop's own
+
+	epoch uint64    // of the cluster, as the links speak it
+	newer sync.Once // a newer one was heard of
 }
 
 func newMember(a *Agent, id *identity.Identity) (*member, error) {
@@ -152,6 +157,9 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m.loadResetNote()
 	m.loadVolume()
 	var err error
+	if m.epoch, err = loadEpoch(m.opt.Node.StateDir, m.raftDir()); err != nil {
+		return nil, err
+	}
 	if m.tombstones, err = executor.OpenTombstones(filepath.Join(m.opt.Node.StateDir, "tombstones")); err != nil {
 		return nil, err
 	}
@@ -189,6 +197,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 func (m *member) openLinks() error {
 	cfg := peer.Config{Identity: m.id, ListenAddrs: m.listenAddrs(), Members: m.addressesOf, Floor: m.certFloor, Logger: m.log,
 		OnHeard: func(node string) { m.heard(node, detector.PathPeer) }, Join: m.serveJoin,
+		Epoch: m.epoch, OnNewerEpoch: m.heardNewerEpoch,
 		MoveAfter: m.params().Silence / 5} // so that a lost network is not taken for a lost node
 	if n := m.opt.Network; n != nil {
 		cfg.Dial, cfg.Listen = n.Dial, n.Listen
@@ -225,6 +234,7 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcKept, m.serveKept)
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)
+	m.links.Handle(rpcStanding, m.serveStanding)
 }
 
 func (m *member) openLog() error {

@@ -60,6 +60,9 @@ func (a *Agent) CreateCluster(ctx context.Context, who api.Caller, c api.CreateC
 		err = keepTimings(a.opt.Node.StateDir, timings)
 	}
 	if err == nil {
+		err = a.beginEpoch(1)
+	}
+	if err == nil {
 		err = a.begin(context.WithoutCancel(ctx), id, func(m *member) error { return m.raft.Bootstrap() })
 	}
 	if err == nil {
@@ -114,7 +117,8 @@ func (a *Agent) end1() {
 
 // forget removes all that ties this node to a cluster.
 func (a *Agent) forget() {
-	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository", "volume.json", "last-known.json"} {
+	for _, name := range []string{"identity", "raft", "members.json", "life.json", "deadman.json", "timings.json", "reset.json", "tombstones", "repository", "volume.json", "last-known.json",
+		"epoch.json", "outdated.json"} {
 		if err := os.RemoveAll(filepath.Join(a.opt.Node.StateDir, name)); err != nil {
 			a.log.Error("remove what ties this node to the cluster", "file", name, "error", err)
 		}
@@ -293,6 +297,9 @@ func (a *Agent) Join(ctx context.Context, _ api.Caller, j api.Join) (api.Reply, 
 		err = writeFile(timingsFile(a.opt.Node.StateDir), r.Timings, 0o600)
 	}
 	if err == nil {
+		err = a.beginEpoch(r.Epoch)
+	}
+	if err == nil {
 		err = a.begin(context.WithoutCancel(ctx), id, nil)
 	}
 	if err != nil {
@@ -437,6 +444,7 @@ func (m *member) admitNode(ctx context.Context, ad admission) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	reply.Epoch = m.epoch
 	if reply.Timings, err = json.Marshal(m.params()); err != nil {
 		return nil, err
 	}

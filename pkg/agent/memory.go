@@ -194,6 +194,11 @@ func (m *member) askMemory(ctx context.Context, node string) (leads bool, err er
 	}
 	var r rememberReply
 	out, err := m.links.Call(ctx, node, rpcRemember, body)
+	if other, ok := errors.AsType[*peer.EpochError](err); ok && other.Epoch < other.Own {
+		return false, nil // it was left behind by a forced configuration: it has no say, and no connection to this node
+	} else if ok {
+		return false, outdated{Epoch: other.Epoch, Own: other.Own, Node: node}
+	}
 	if errors.Is(err, peer.ErrUnknownMethod) { // of an older version, or just beginning: it knows nothing that could be held against us
 		m.log.Warn("a member cannot tell what the log knows of this store", "member", node, "error", err)
 	} else if err != nil {

@@ -32,6 +32,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	if n.introducing {
 		return // it probes and stops by itself; one action per group at a time
 	}
+	m.tendEpoch(view)
 	m.tendMemory(view)
 	m.tendWatches(view)
 	m.prepare(view)

@@ -285,6 +285,18 @@ func (m *member) keepVolume(view *state.State) {
 	m.repo.known.Store(&k)
 }
 
+// forgetVolume remembers that no volume is in use from the definition of this version on.
+func (m *member) forgetVolume(version uint64) error {
+	b, err := json.Marshal(knownVolume{Version: version})
+	if err == nil {
+		err = writeFile(volumeFile(m.opt.Node.StateDir), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("store that no repository volume is in use: %w", err)
+	}
+	return nil
+}
+
 // volumeMayHaveChanged lets keepVoter and keepDisk look.
 func (m *member) volumeMayHaveChanged() {
 	for _, c := range []chan struct{}{m.repo.changed, m.disk.changed} {

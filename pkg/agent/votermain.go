@@ -200,6 +200,14 @@ func (p *voterProcess) run(ctx context.Context) error {
 		}
 		return json.Marshal(voter.Confirm(req))
 	})
+	links.Handle(rpcStanding, func(context.Context, string, []byte) ([]byte, error) {
+		var s standing
+		var err error
+		if s.Index, s.Term, err = voter.LastEntry(); err != nil {
+			return nil, err
+		}
+		return json.Marshal(s)
+	})
 	p.log.Info("the repository voter runs here", "ballot", claim.Ballot())
 	p.report(VoterReport{State: VoterRunning, Host: p.id.Node})
 	select {
@@ -268,8 +276,12 @@ func (p *voterProcess) openLinks(fsm *fsm) (*peer.Peer, error) {
 	if err != nil {
 		p.log.Warn("the list of members cannot be read: it will be learned from the log", "error", err)
 	}
+	epoch, err := readEpoch(p.Node.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	port := fmt.Sprint(p.Node.Port)
-	cfg := peer.Config{Identity: own, Logger: p.log, Members: func(node string) ([]string, bool) {
+	cfg := peer.Config{Identity: own, Logger: p.log, Epoch: epoch.Epoch, Members: func(node string) ([]string, bool) {
 		if d := fsm.newest.Load().Definition; d != nil {
 			n := d.Node(node)
 			if n == nil {

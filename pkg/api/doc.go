@@ -37,6 +37,7 @@ const (
 	PathRequests   = "/v1/requests"         // POST Request -> Reply
 	PathCluster    = "/v1/cluster"          // POST CreateCluster -> CreateClusterReply; DELETE -> Reply (this node leaves)
 	PathTokens     = "/v1/tokens"           // POST NewToken -> JoinToken
+	PathRecover    = "/v1/recover"          // POST Recover -> Reply (this node goes on without the majority)
 	PathJoin       = "/v1/join"             // POST Join -> Reply (the local daemon joins a cluster)
 	PathLocks      = "/v1/locks"            // GET ?name=NAME&since=VERSION&wait=SECONDS -> LockList
 	PathLockOpen   = "/v1/locks/open"       // POST LockOpen -> LockSession (a session on this node)

@@ -168,6 +168,16 @@ type CheckReport struct {
 	Checked    []string `json:"checked,omitempty"`     // what it did look at
 }
 
+// Recover forces the configuration of a cluster whose majority is lost for good: this node goes on alone. It is the operator's word that
+// what is named is dead and stays so; where the word is wrong two nodes may hold one file system.
+type Recover struct {
+	ID        string   `json:"id"`                   // as Request.ID
+	Dead      []string `json:"dead,omitempty"`       // nodes
+	Lost      []string `json:"lost,omitempty"`       // repository volumes, by their names in the definition
+	Confirm   []string `json:"confirm"`              // the same names again, nodes and volumes, as the operator has typed them
+	SkipFence bool     `json:"skip_fence,omitempty"` // the fence devices are not asked: the operator has seen that the power is off
+}
+
 // CreateCluster founds a cluster with this node as its first member.
 type CreateCluster struct {
 	Name  string `json:"name"`

@@ -209,7 +209,15 @@ func init() {
 				doc: "what would change if the snapshot were restored now; with a second name, what differs in that one from the first"}}},
 		{name: "confirm", doc: "give the cluster your word", operations: []operation{
 			{class: "node_down", usage: "NODE", names: namesOne, run: confirmNodeDown, attrs: []argument{timeoutAttr},
-				doc: "NODE is dead: its power is off or its disks are cut off. If that is not so, two nodes may hold one file system"}}},
+				doc: "NODE is dead: its power is off or its disks are cut off. If that is not so, two nodes may hold one file system"},
+			{class: "quorum_lost", usage: "DEAD=NODE[,NODE] [LOST=REPOSITORY[,REPOSITORY]] [CONFIRM=name,...] [FENCE=no]", names: namesNone, run: confirmQuorumLost,
+				doc: "the majority is lost for good, and this node goes on alone: what is named is dead or lost and never comes back as it is. Whoever votes and is not " +
+					"named must be less than a majority. The node listens first, for as long as any lease could last, and refuses if one of the named is heard, if somebody " +
+					"leads, or if another node has more of the log; fence devices must say that the named are off. If the word is wrong, two nodes may hold one file system",
+				attrs: []argument{{"DEAD", "node[,node]", "nodes that are dead: their power is off, or they are destroyed"},
+					{"LOST", "repository[,repository]", "repository volumes that are lost; needed if one is in use"},
+					{"CONFIRM", "name[,name]", "the same names again; on a terminal they are asked for. -f does not replace them"},
+					{"FENCE", "yes|no", "no: the fence devices are not asked, because you have seen that the power is off (default yes)"}, timeoutAttr}}}},
 		{name: "format", doc: "make a repository volume", operations: []operation{
 			{class: "repository", aliases: []string{"rp", "repo"}, usage: "NAME [OVERWRITE=yes]", names: namesOne, run: formatRepository,
 				doc:   "format the device of the repository NAME, which add repository has named, and put it to use. What is on it is lost (needs -f)",

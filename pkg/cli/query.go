@@ -29,6 +29,7 @@ var liveAttributes = map[string][]liveAttribute{
 		{"STATE", "STABLE, UNSTABLE, ERROR, OFFLINE", func(st *api.Status, _ string) string { return st.Cluster.State }},
 		{"LEADER", "the node that leads; UNKNOWN: none is known", func(st *api.Status, _ string) string { return orUnknown(st.Cluster.Leader) }},
 		{"QUORUM", "whether the cluster can decide", func(st *api.Status, _ string) string { return quorumText(&st.Cluster) }},
+		{"EPOCH", "how often the configuration was forced, and one", func(st *api.Status, _ string) string { return strconv.FormatUint(st.Cluster.Epoch, 10) }},
 		{"REPOSITORY", "the repository volume in use, and who runs its voter", func(st *api.Status, _ string) string { return repositoryText(&st.Cluster) }},
 		{"REPOSITORY_BACKUPS", "the repository volumes that are not in use", func(st *api.Status, _ string) string { return backupsText(&st.Cluster) }},
 		{"VERSION", "of this node's daemon", func(st *api.Status, _ string) string { return st.Cluster.ProductVersion }},

@@ -282,6 +282,11 @@ func (c *Client) CreateCluster(ctx context.Context, cc api.CreateCluster) (api.C
 	return send[api.CreateClusterReply](ctx, c, http.MethodPost, api.PathCluster, cc)
 }
 
+// Recover forces the configuration of a cluster that has lost its majority for good, on this node.
+func (c *Client) Recover(ctx context.Context, r api.Recover) (api.Reply, error) {
+	return send[api.Reply](ctx, c, http.MethodPost, api.PathRecover, r)
+}
+
 // Leave takes this node out of its cluster.
 func (c *Client) Leave(ctx context.Context) (api.Reply, error) {
 	return send[api.Reply](ctx, c, http.MethodDelete, api.PathCluster, nil)

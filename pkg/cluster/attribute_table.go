@@ -84,7 +84,7 @@ func clusterClass() Class {
 		enum(Attribute{Name: "DEADMAN_MODE", Aliases: []string{"CAA_DEADMAN_MODE"}, Values: []string{"assert", "event"}, Default: "assert",
 			Doc: "what a node does whose lease has run out: reset itself (assert), or raise an event for a human"},
 			func(d *Definition) *string { return &d.Settings.DeadmanMode }, map[string]string{"assert": "a", "event": "e"}),
-		boolean(Attribute{Name: "LAST_STANDING", Default: "false", Doc: "the last of three nodes runs on alone"},
+		boolean(Attribute{Name: "LAST_STANDING", Default: "false", Doc: "the last of three nodes runs on alone; not built yet, without effect"},
 			func(d *Definition) bool { return d.Settings.LastStanding }, func(d *Definition, v bool) { d.Settings.LastStanding = v }),
 		boolean(Attribute{Name: "WAIVE_TIME_PROOF", Default: "false",
 			Doc: "accept that the silence of a node without an independent watchdog counts as its death"},

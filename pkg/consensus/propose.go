@@ -97,6 +97,11 @@ func outcome(err error) error {
 // Unapplied calls f with each command that lies in this server's log and was not applied yet, in order: what may be committed without
 // this server knowing so, as after a start. It fails when the log is cut meanwhile; the call can be repeated.
 func (n *Node) Unapplied(f func(data []byte)) error {
+	return n.Tail(func(_, _ uint64, data []byte) { f(data) })
+}
+
+// Tail is Unapplied, and says where each command stands.
+func (n *Node) Tail(f func(index, term uint64, data []byte)) error {
 	first, err := n.disk.logs.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
@@ -111,7 +116,7 @@ func (n *Node) Unapplied(f func(data []byte)) error {
 			return fmt.Errorf("read entry %d of the log: %w", i, err)
 		}
 		if l.Type == raft.LogCommand && checkCommand(&l) == nil && l.Data[0] == kindCommand {
-			f(l.Data[1:])
+			f(i, l.Term, l.Data[1:])
 		}
 	}
 	return nil

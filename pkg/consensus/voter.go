@@ -62,6 +62,9 @@ func (v *Voter) Confirm(req ConfirmRequest) ConfirmReply { return v.n.Confirm(re
 // Unapplied is Node.Unapplied.
 func (v *Voter) Unapplied(f func(data []byte)) error { return v.n.Unapplied(f) }
 
+// LastEntry is Node.LastEntry.
+func (v *Voter) LastEntry() (index, term uint64, err error) { return v.n.LastEntry() }
+
 // Leader is Node.Leader.
 func (v *Voter) Leader() (id string, term uint64) { return v.n.Leader() }
 

@@ -138,6 +138,7 @@ type JoinReply struct {
 	RaftID      string              `json:"raft_id"`
 	Members     map[string][]string `json:"members"`           // node -> addresses, host:port, in order of preference
 	Timings     json.RawMessage     `json:"timings,omitempty"` // with which the newcomer opens its log; nothing to this package
+	Epoch       uint64              `json:"epoch,omitempty"`   // of the cluster, which the newcomer's links must speak; 0 is the first
 }
 
 // DecodeJoinRequest reads a request from the wire. Size is the caller's to bound.

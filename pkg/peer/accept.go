@@ -20,17 +20,25 @@ const (
 	maxHandshakes     = 512
 )
 
-// serverTLS is the listener's configuration: members' protocols under members' certificates, the join under none.
+// serverTLS is the listener's configuration: members' protocols under members' certificates; the join, and the question for the epoch,
+// under none. Whoever was left behind by a forced configuration must hear of it also when it is no member any more, or has a void
+// certificate: two such would else have a majority of the old configuration between them, and hear nothing.
 func (p *Peer) serverTLS() *tls.Config {
 	members := p.cfg.Identity.ServerTLS(p.member)
 	p.refuseVoid(members)
-	members.NextProtos = []string{ProtoPeer, ProtoRaft, ProtoHTTP2, ProtoHTTP1}
+	// The API is the tools' of whoever is a member: no grant, vote or entry of the log goes by it, and its protocols are not ours to name.
+	members.NextProtos = []string{p.named(ProtoPeer), p.named(ProtoRaft), ProtoHTTP2, ProtoHTTP1}
 	join := p.cfg.Identity.JoinServerTLS()
 	join.NextProtos = []string{ProtoJoin}
+	epoch := p.cfg.Identity.JoinServerTLS()
+	epoch.NextProtos = []string{protoEpoch}
 	c := members.Clone()
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if p.cfg.Join != nil && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ProtoJoin {
 			return join, nil
+		}
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == protoEpoch {
+			return epoch, nil
 		}
 		return members, nil
 	}
@@ -81,6 +89,10 @@ func (p *Peer) admit(t *tracked, host string) {
 		p.serveJoin(c)
 		return
 	}
+	if state.NegotiatedProtocol == protoEpoch {
+		p.tellEpoch(c)
+		return
+	}
 	node, err := identity.PeerNode(state)
 	if err != nil {
 		t.Close()
@@ -88,13 +100,13 @@ func (p *Peer) admit(t *tracked, host string) {
 	}
 	c.SetDeadline(time.Time{})
 	p.conns.name(t, node)
-	p.conns.met(t, shown{own: own, theirs: identity.PeerNumber(state), proto: state.NegotiatedProtocol})
+	p.conns.met(t, shown{own: own, theirs: identity.PeerNumber(state), proto: unnamed(state.NegotiatedProtocol)})
 	// Removed, or its certificate made void, during the handshake, after which CheckMembers and CheckCertificates find the connection.
 	if !p.member(node) || p.void(node, state) {
 		t.Close()
 		return
 	}
-	switch state.NegotiatedProtocol {
+	switch unnamed(state.NegotiatedProtocol) {
 	case ProtoPeer:
 		p.serveCalls(c, node)
 	case ProtoRaft:

@@ -146,7 +146,19 @@ func race(ctx context.Context, addresses []string, dial func(context.Context, st
 	return nil, "", errors.Join(errs...)
 }
 
+// dialAddress connects by the protocol of this node's epoch.
 func (p *Peer) dialAddress(ctx context.Context, node, proto, address string) (net.Conn, error) {
+	c, err := p.connect(ctx, node, p.named(proto), address)
+	if noProtocol(err) && ctx.Err() == nil {
+		if other := p.otherEpoch(ctx, node, address); other != nil {
+			return nil, fmt.Errorf("address %s: %w", address, other)
+		}
+	}
+	return c, err
+}
+
+// connect connects by the protocol as it is named.
+func (p *Peer) connect(ctx context.Context, node, proto, address string) (net.Conn, error) {
 	dctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	raw, err := p.cfg.Dial(dctx, address)
 	cancel()
@@ -167,7 +179,7 @@ func (p *Peer) dialAddress(ctx context.Context, node, proto, address string) (ne
 		t.Close()
 		return nil, fmt.Errorf("address %s: %w", address, err)
 	}
-	p.conns.met(t, shown{out: true, own: own, theirs: identity.PeerNumber(c.ConnectionState()), proto: proto})
+	p.conns.met(t, shown{out: true, own: own, theirs: identity.PeerNumber(c.ConnectionState()), proto: unnamed(proto)})
 	return c, nil
 }
 

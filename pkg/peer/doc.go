@@ -6,6 +6,9 @@
 //	h2, http/1.1      the API between nodes, handed out as a net.Listener
 //	holdfast-join/1   one request of a node that has no certificate yet; rate limited, small, short
 //
+// From a cluster's second epoch on the first two carry its number in their names, so that members of two epochs have no connection;
+// holdfast-epoch/1 tells them so (see epoch.go).
+//
 // All but the last need the certificate of a present member, and a member's connections are closed when it is removed (see
 // CheckMembers). A frame or a connection proves who sent it, nothing more: that a node is heard is a hint for the detector, and
 // that it is not heard proves nothing.

@@ -78,6 +78,11 @@ type Config struct {
 	// MoveAfter is how long nothing may come back before another address of the node is tried beside the connection, which is given
 	// up for it if it is still silent when that one answers; 0 is a quarter of StallTimeout, and the least is 50 ms.
 	MoveAfter time.Duration
+	// Epoch is the cluster's, as this node knows it; 0 is the first. There are no connections between members of two epochs.
+	Epoch uint64
+	// OnNewerEpoch, if set, is called when a member has said that it belongs to a newer epoch than this node. It may take as
+	// long as writing a small file.
+	OnNewerEpoch func(node string, epoch uint64)
 	// Dial and Listen replace TCP.
 	Dial   func(ctx context.Context, address string) (net.Conn, error)
 	Listen func(address string) (net.Listener, error)

@@ -97,6 +97,8 @@ type Writer interface {
 type Membership interface {
 	CreateCluster(ctx context.Context, who api.Caller, c api.CreateCluster) (api.CreateClusterReply, error)
 	NewToken(ctx context.Context, who api.Caller, t api.NewToken) (api.JoinToken, error)
+	// Recover forces the configuration. The server has checked that the names are confirmed.
+	Recover(ctx context.Context, who api.Caller, r api.Recover) (api.Reply, error)
 	// Join makes this daemon a member of the cluster that issued the token.
 	Join(ctx context.Context, who api.Caller, j api.Join) (api.Reply, error)
 	// Leave takes this node out of its cluster.

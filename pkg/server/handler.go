@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/api"
@@ -58,6 +59,7 @@ func (s *Server) routes() []route {
 		{"POST " + api.PathCluster, api.RoleAdmin, api.MaxDefinition, true, (*call).createCluster},
 		{"DELETE " + api.PathCluster, api.RoleAdmin, 0, true, (*call).leave},
 		{"POST " + api.PathTokens, api.RoleAdmin, api.MaxBody, true, (*call).newToken},
+		{"POST " + api.PathRecover, api.RoleAdmin, api.MaxBody, true, (*call).recover},
 		{"POST " + api.PathJoin, api.RoleAdmin, api.MaxBody, true, (*call).join},
 		{"GET " + api.PathLocks, api.RoleView, 0, false, (*call).locks},
 		{"POST " + api.PathLockOpen, api.RoleOperate, api.MaxBody, false, (*call).lockOpen},
@@ -427,6 +429,36 @@ func (c *call) createCluster() (any, error) {
 	ctx, cancel := c.bounds()
 	defer cancel()
 	return c.s.cfg.Backend.CreateCluster(ctx, c.who, cc)
+}
+
+func (c *call) recover() (any, error) {
+	var r api.Recover
+	if err := c.body(&r); err != nil {
+		return nil, err
+	}
+	c.note = bounded(fmt.Sprintf("confirm quorum_lost: dead %s; lost %s; confirmed %s", strings.Join(r.Dead, ","), strings.Join(r.Lost, ","),
+		strings.Join(r.Confirm, ",")), 500)
+	if r.SkipFence {
+		c.note += "; without the fence devices"
+	}
+	if err := checkID(r.ID); err != nil {
+		return nil, err
+	}
+	named, typed := slices.Sorted(slices.Values(slices.Concat(r.Dead, r.Lost))), slices.Sorted(slices.Values(r.Confirm))
+	switch {
+	case c.who.Node != "":
+		return nil, api.Errorf(api.CodeRefused, "a configuration is forced on the node that goes on, by its own administrator")
+	case len(named) == 0:
+		return nil, api.Errorf(api.CodeMissing, "the names of what is declared dead or lost are needed")
+	case len(slices.Compact(slices.Clone(named))) != len(named):
+		return nil, api.Errorf(api.CodeInvalid, "a name stands twice")
+	case !slices.Equal(named, typed):
+		return nil, api.Errorf(api.CodeRefused, "what was typed (%s) is not what is declared dead or lost (%s): nothing was done",
+			bounded(strings.Join(typed, ","), 200), bounded(strings.Join(named, ","), 200))
+	}
+	ctx, cancel := c.bounds()
+	defer cancel()
+	return c.s.cfg.Backend.Recover(ctx, c.who, r)
 }
 
 func (c *call) leave() (any, error) {

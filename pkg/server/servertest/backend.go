@@ -20,6 +20,7 @@ type Backend struct {
 	OnCreate     func(api.CreateCluster) (api.CreateClusterReply, error)
 	OnToken      func(api.NewToken) (api.JoinToken, error)
 	OnJoin       func(api.Join) (api.Reply, error)
+	OnRecover    func(api.Recover) (api.Reply, error)
 	OnAdmit      func(string, api.Admit) (api.AdmitReply, error)
 	OnDiff       func(api.DefinitionText) (api.Diff, error)
 	OnCheck      func(api.DefinitionText) (api.CheckReport, error)
@@ -390,6 +391,14 @@ func (b *Backend) Join(_ context.Context, _ api.Caller, j api.Join) (api.Reply, 
 		return api.Reply{}, nil
 	}
 	return b.OnJoin(j)
+}
+
+// Recover asks the hook.
+func (b *Backend) Recover(_ context.Context, _ api.Caller, r api.Recover) (api.Reply, error) {
+	if b.OnRecover == nil {
+		return api.Reply{}, nil
+	}
+	return b.OnRecover(r)
 }
 
 // Leave does nothing.
