@@ -42,6 +42,8 @@ methods:
   - {name: me1, type: verify, file: /ha/check}
 waivers:
   - {name: w1, check: V1801, reason: known}
+file_collections:
+  - {name: fc1, files: [/etc/hosts], source: node1}
 repositories:
   - {name: repo1, device: /dev/hdisk2}
 resource_groups:

@@ -31,6 +31,7 @@ const (
 	DefaultMethodTimeout         = 30 * time.Second
 	DefaultVerificationInterval  = 10 * time.Minute
 	DefaultChanges               = ChangesLive
+	DefaultCollectionInterval    = 10 * time.Minute
 )
 
 // The modes of a volume group.
@@ -89,6 +90,7 @@ func (d *Definition) Defaults() {
 	s := &d.Settings
 	drop(&s.Changes, DefaultChanges) // these two are left empty: see verification.go
 	drop(&s.VerificationInterval, DefaultVerificationInterval)
+	drop(&s.CollectionInterval, DefaultCollectionInterval)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)
 	fill(&s.FailureWindow, DefaultFailureWindow)

@@ -90,6 +90,7 @@ func (d *Definition) Validate() []Problem {
 	v.timers()
 	v.methods()
 	v.waivers()
+	v.collections()
 	v.settings()
 	return v.problems
 }
@@ -131,6 +132,7 @@ func (v *validator) sizes() {
 	cut(v, &d.FallbackTimers, "fallback_timers", MaxObjects)
 	cut(v, &d.Methods, "methods", MaxObjects)
 	cut(v, &d.Waivers, "waivers", MaxObjects)
+	cut(v, &d.FileCollections, "file_collections", MaxCollections)
 	for i := range d.ResourceGroups {
 		g, p := &d.ResourceGroups[i], fmt.Sprintf("resource_groups[%d].", i)
 		cut(v, &g.Nodes, p+"nodes", MaxNodes)
@@ -226,6 +228,7 @@ func (v *validator) index() {
 		"fallback_timer":         indexOf(d.FallbackTimers, func(t *FallbackTimer) string { return t.Name }),
 		"method":                 indexOf(d.Methods, func(m *Method) string { return m.Name }),
 		"waiver":                 indexOf(d.Waivers, func(w *Waiver) string { return w.Name }),
+		"file_collection":        indexOf(d.FileCollections, func(f *FileCollection) string { return f.Name }),
 	}
 	v.usedBy = map[string]map[string]int{}
 }
@@ -262,6 +265,7 @@ func (v *validator) names() {
 	namesOf(v, "fallback_timer", "fallback_timers", d.FallbackTimers, func(t *FallbackTimer) string { return t.Name })
 	namesOf(v, "method", "methods", d.Methods, func(m *Method) string { return m.Name })
 	namesOf(v, "waiver", "waivers", d.Waivers, func(w *Waiver) string { return w.Name })
+	namesOf(v, "file_collection", "file_collections", d.FileCollections, func(f *FileCollection) string { return f.Name })
 	for i, g := range d.ResourceGroups {
 		if n, ok := v.known["node"][g.Name]; ok && g.Name != "" {
 			v.add(fmt.Sprintf("resource_groups[%d].name", i), "a name of its own", "the name %s is that of nodes[%d]: a group and a node may not share one", g.Name, n)

@@ -64,6 +64,8 @@ func (s *Server) routes() []route {
 		{"POST " + api.PathLockTake, api.RoleOperate, api.MaxBody, false, (*call).lockTake},
 		{"POST " + api.PathLockGive, api.RoleOperate, api.MaxBody, false, (*call).lockGive},
 		{"POST " + api.PathLockClose, api.RoleOperate, api.MaxBody, false, (*call).lockClose},
+		{"POST " + api.PathRemote, api.RoleView, api.MaxBody, true, (*call).beginRemote},
+		{"GET " + api.PathRemote, api.RoleView, 0, false, (*call).remote},
 		{"POST " + api.PathAdmit, api.RoleNone, api.MaxBody, true, (*call).admit},
 	}
 }

@@ -10,7 +10,9 @@ func (c *Command) Needs() int {
 		return definitionNeeds(c.Create.Definition)
 	case c.SetDefinition != nil:
 		return definitionNeeds(c.SetDefinition.Definition)
-	case c.Stage != nil, c.Activate != nil:
+	case c.Stage != nil:
+		return max(2, definitionNeeds(c.Stage.Definition))
+	case c.Activate != nil:
 		return 2
 	case c.LockOpen != nil, c.LockClose != nil, c.LockAcquire != nil, c.LockRelease != nil, c.LockBreak != nil, c.LocksEnd != nil:
 		return 3
@@ -20,13 +22,17 @@ func (c *Command) Needs() int {
 
 // needs is the oldest format in which the state can be written.
 func (s *State) needs() int {
+	need := definitionNeeds(s.Definition)
+	if s.Staged != nil {
+		need = max(need, definitionNeeds(s.Staged.Definition))
+	}
 	if s.Locks != nil {
-		return 3
+		return max(need, 3)
 	}
 	if s.Staged != nil || s.StagedVersion != 0 {
-		return 2
+		return max(need, 2)
 	}
-	return definitionNeeds(s.Definition)
+	return need
 }
 
 func definitionNeeds(d *cluster.Definition) int {
@@ -34,6 +40,9 @@ func definitionNeeds(d *cluster.Definition) int {
 		return 1
 	}
 	s := &d.Settings
+	if len(d.FileCollections) > 0 || s.FreeCommands || s.CollectionInterval != 0 {
+		return 4
+	}
 	if len(d.VolumeGroups)+len(d.NFSExports)+len(d.Repositories) > 0 {
 		return 2
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-ha/holdfast/pkg/cluster"
 )
@@ -34,6 +35,12 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 		"one after another": {func(d *cluster.Definition) {
 			d.ResourceGroups = []cluster.ResourceGroup{{Name: "g", Nodes: []string{"a"}, RecoveryMethod: cluster.RecoverSequentially}}
 		}, 2},
+		"a file collection": {func(d *cluster.Definition) {
+			d.FileCollections = []cluster.FileCollection{{Name: "f", Files: []string{"/f"}}}
+		}, 4},
+		"free commands":      {func(d *cluster.Definition) { d.Settings.FreeCommands = true }, 4},
+		"an interval":        {func(d *cluster.Definition) { d.Settings.CollectionInterval = time.Hour }, 4},
+		"the usual interval": {func(d *cluster.Definition) { d.Settings.CollectionInterval = cluster.DefaultCollectionInterval }, 1},
 		"fence levels": {func(d *cluster.Definition) {
 			d.FenceDevices = []cluster.FenceDevice{{Name: "f", Agent: "/f", Nodes: []string{"a"}, Levels: []int{1}}}
 		}, 2},

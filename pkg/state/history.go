@@ -55,6 +55,7 @@ const (
 	EventStaged                     = "reconfig_staged"
 	EventVerification               = "verification" // what a verification by the cluster itself found or lost
 	EventLock                       = "lock"         // an operator took one, or a node's sessions ended with it
+	EventRemote                     = "cspoc"        // an operation on several nodes has ended
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64

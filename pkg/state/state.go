@@ -14,7 +14,7 @@ import (
 //	1  the first
 //	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
 //	3  locks and their sessions
-const Format = 3
+const Format = 4
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which
 // shares what did not change. All methods may be called by any goroutine. The zero value (or New) is the state before the
