@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -62,18 +63,18 @@ func (d *remoteDesk) planCollections(def *cluster.Definition, who api.Caller, r 
 	nothing := func(code api.Code, format string, args ...any) (string, []string, func(context.Context, *remoteOp), error) {
 		return "", nil, nil, api.Errorf(code, format+"; nothing was done", args...)
 	}
-	sync := r.Collection
-	if sync.Source != "" && def.Node(sync.Source) == nil {
-		return nothing(api.CodeNotFound, "no node %q; there are: %s", sync.Source, listOr(namesOf(def), "none"))
+	want := r.Collection
+	if want.Source != "" && def.Node(want.Source) == nil {
+		return nothing(api.CodeNotFound, "no node %q; there are: %s", want.Source, listOr(namesOf(def), "none"))
 	}
 	var list []*cluster.FileCollection
 	concerned := map[string]bool{}
-	for _, name := range sync.Names {
+	for _, name := range want.Names {
 		c := def.FileCollection(name)
 		if c == nil {
 			return nothing(api.CodeNotFound, "no file collection %q%s", name, cluster.DidYouMean(name, collectionNames(def)))
 		}
-		source := orText(sync.Source, c.Source)
+		source := orText(want.Source, c.Source)
 		if source == "" {
 			return nothing(api.CodeMissing, "whose copy of the file collection %s wins? Say SOURCE=node, or set it for good: "+
 				"clmgr modify file_collection %s SOURCE=node", name, name)
@@ -89,13 +90,14 @@ func (d *remoteDesk) planCollections(def *cluster.Definition, who api.Caller, r 
 	}
 	nodes := slices.DeleteFunc(namesOf(def), func(n string) bool { return !concerned[n] })
 	word := "sync"
-	if sync.CompareOnly {
+	if want.CompareOnly {
 		word = "compare"
 	}
-	what := word + " file_collection " + bounded(strings.Join(sync.Names, ","), 200)
+	what := word + " file_collection " + bounded(strings.Join(want.Names, ","), 200)
 	return what, nodes, func(ctx context.Context, op *remoteOp) {
+		away := &absent{nodes: map[string]bool{}}
 		for _, c := range list {
-			d.bringInStep(ctx, op, def, c, who, r)
+			d.bringInStep(ctx, op, def, c, who, r, away)
 		}
 		for _, n := range nodes {
 			op.set(n, settleFiles)
@@ -118,8 +120,29 @@ func orText(a, b string) string {
 	return b
 }
 
+// absent are the nodes that could not be reached: they are not asked again for each file.
+type absent struct {
+	mu    sync.Mutex
+	nodes map[string]bool
+}
+
+func (a *absent) has(node string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.nodes[node]
+}
+
+// note looks at what became of a file on the node.
+func (a *absent) note(node string, f api.FileResult) {
+	if f.State == api.FileFailed && f.Detail == unreachableDetail {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.nodes[node] = true
+	}
+}
+
 // bringInStep reads each file at the source and offers it to the others, file by file.
-func (d *remoteDesk) bringInStep(ctx context.Context, op *remoteOp, def *cluster.Definition, c *cluster.FileCollection, who api.Caller, r api.RemoteRequest) {
+func (d *remoteDesk) bringInStep(ctx context.Context, op *remoteOp, def *cluster.Definition, c *cluster.FileCollection, who api.Caller, r api.RemoteRequest, away *absent) {
 	source := orText(r.Collection.Source, c.Source)
 	targets := slices.DeleteFunc(among(c.On(def), r.Nodes), func(n string) bool { return n == source })
 	_, version := d.definition()
@@ -128,11 +151,8 @@ func (d *remoteDesk) bringInStep(ctx context.Context, op *remoteOp, def *cluster
 	}
 	for _, path := range c.Files {
 		q := fileAsk{Collection: c.Name, Path: path, Version: version, Who: who}
-		a, err := ask[fileAnswer](ctx, d, source, rpcReadFile, q, fileLimit)
-		if err != nil || a.File.State != api.FileSame {
-			if err != nil {
-				a.File = unheard(path, err)
-			}
+		a := d.fetch(ctx, source, q, away)
+		if a.File.State != api.FileSame {
 			op.set(source, func(res *api.RemoteResult) { res.Files = append(res.Files, a.File) })
 			for _, n := range targets {
 				op.set(n, func(res *api.RemoteResult) {
@@ -146,10 +166,27 @@ func (d *remoteDesk) bringInStep(ctx context.Context, op *remoteOp, def *cluster
 		})
 		q.Facts = a.Facts
 		d.onAll(targets, func(node string) {
-			got := d.offer(ctx, node, q, a.Content, r.Collection.CompareOnly)
+			got := api.FileResult{Path: path, State: api.FileFailed, Detail: unreachableDetail}
+			if !away.has(node) {
+				got = d.offer(ctx, node, q, a.Content, r.Collection.CompareOnly)
+				away.note(node, got)
+			}
 			op.set(node, func(res *api.RemoteResult) { res.Files = append(res.Files, got) })
 		})
 	}
+}
+
+// fetch reads the winning copy at its node.
+func (d *remoteDesk) fetch(ctx context.Context, source string, q fileAsk, away *absent) fileAnswer {
+	if away.has(source) {
+		return fileAnswer{File: api.FileResult{Path: q.Path, State: api.FileFailed, Detail: unreachableDetail}}
+	}
+	a, err := ask[fileAnswer](ctx, d, source, rpcReadFile, q, fileLimit)
+	if err != nil {
+		a = fileAnswer{File: unheard(q.Path, err)}
+		away.note(source, a.File)
+	}
+	return a
 }
 
 func (d *remoteDesk) onAll(nodes []string, do func(string)) {

@@ -594,3 +594,28 @@ func FuzzRemoteQuestions(f *testing.F) {
 		}
 	})
 }
+
+// A node that could not be reached for one file is not asked again for each of the others.
+func TestAbsentNodeIsAskedOnce(t *testing.T) {
+	w := newDesks(t, "a", "b")
+	w.files()
+	w.down["b"] = true
+	c := cluster.FileCollection{Name: "fc", Source: "a"}
+	for i := range 50 {
+		c.Files = append(c.Files, fmt.Sprintf("/etc/f%d", i))
+		w.write("a", c.Files[i], "x", 0o644)
+	}
+	w.def.FileCollections = []cluster.FileCollection{c}
+	asked := 0
+	call := w.all["a"].call
+	w.all["a"].call = func(ctx context.Context, node, method string, body []byte) ([]byte, error) {
+		if node == "b" {
+			asked++
+		}
+		return call(ctx, node, method, body)
+	}
+	op := w.do("a", collectionRequest("absent", ""))
+	if states(&op) != "a=done b=unreachable" || asked != 1 || len(op.Nodes[1].Files) != 50 {
+		t.Errorf("%s, asked %d times for %d files", states(&op), asked, len(op.Nodes[1].Files))
+	}
+}

@@ -132,6 +132,9 @@ func (s *Server) record(rt route, c *call, answer any, err error, took time.Dura
 			result, detail = "refused", r.Refused
 		}
 	}
+	if op, ok := answer.(api.RemoteOperation); ok && !op.Done {
+		result = "begun" // each node has its own record of the end
+	}
 	if err != nil {
 		result, detail = string(api.CodeOf(err)), err.Error()
 	}
