@@ -181,7 +181,7 @@ func (d *remoteDesk) fetch(ctx context.Context, source string, q fileAsk, away *
 	if away.has(source) {
 		return fileAnswer{File: api.FileResult{Path: q.Path, State: api.FileFailed, Detail: unreachableDetail}}
 	}
-	a, err := ask[fileAnswer](ctx, d, source, rpcReadFile, q, fileLimit)
+	a, err := ask[fileAnswer](ctx, d, source, rpcReadFile, q, min(fileLimit, 3*d.agree(source)))
 	if err != nil {
 		a = fileAnswer{File: unheard(q.Path, err)}
 		away.note(source, a.File)
@@ -204,7 +204,7 @@ func (d *remoteDesk) onAll(nodes []string, do func(string)) {
 
 // offer asks a node whether it has the file, and sends it if not.
 func (d *remoteDesk) offer(ctx context.Context, node string, q fileAsk, content []byte, compare bool) api.FileResult {
-	a, err := ask[fileAnswer](ctx, d, node, rpcPutFile, q, agreeLimit)
+	a, err := ask[fileAnswer](ctx, d, node, rpcPutFile, q, d.agree(node))
 	if err == nil && a.File.State == api.FileDiffers && !compare {
 		q.Content = content
 		a, err = ask[fileAnswer](ctx, d, node, rpcPutFile, q, fileLimit)

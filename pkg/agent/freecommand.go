@@ -64,7 +64,7 @@ func freeCommandsOff(def *cluster.Definition, who api.Caller) string {
 func (d *remoteDesk) commandOn(ctx context.Context, op *remoteOp, node string, who api.Caller, r api.RemoteRequest) {
 	_, version := d.definition()
 	q := commandAsk{ID: r.ID, Who: who, Version: version, Timeout: r.Timeout, Command: r.Command}
-	a, err := ask[commandAnswer](ctx, d, node, rpcCommand, q, agreeLimit)
+	a, err := ask[commandAnswer](ctx, d, node, rpcCommand, q, d.agree(node))
 	if err != nil {
 		op.set(node, func(res *api.RemoteResult) { notAsked(res, err) })
 		return

@@ -43,6 +43,7 @@ const (
 	remoteMemory = 32 << 20 // bytes of output that are kept of all operations together
 
 	agreeLimit = 5 * time.Second  // for a node to say whether it will
+	deadLimit  = time.Second      // likewise, for one that the cluster takes for dead: it is asked all the same
 	askLimit   = 8 * time.Second  // for one question after it
 	hangLimit  = 4 * time.Second  // how long a node lets such a question hang
 	awayLimit  = 30 * time.Second // how long a node may be silent before its part is given up as unknown
@@ -70,6 +71,7 @@ type remoteDesk struct {
 	backups    string                           // where overwritten copies are kept
 	check      func(path string) error          // is the program safe
 	inside     func(dir string) (string, error) // the directory without links, if all of the way to it is safe
+	dead       func(node string) bool           // does the cluster take the node for dead
 	ctx        context.Context                  // ends with stop
 	stop       context.CancelCauseFunc
 
@@ -101,7 +103,8 @@ func newRemoteDesk(m *member) *remoteDesk {
 		own: func() []string {
 			return []string{node.StateDir, node.RunDir, node.LogDir, m.a.identityDir(), ownConfig}
 		},
-		backups: filepath.Join(node.StateDir, "filebackup")}
+		backups: filepath.Join(node.StateDir, "filebackup"),
+		dead:    func(node string) bool { n := m.view().Node(node); return n != nil && !n.Alive() }}
 	if m.runner != nil {
 		d.run = m.runner.Run
 	}
@@ -387,6 +390,14 @@ func ask[T any](ctx context.Context, d *remoteDesk, node, method string, questio
 		return out, fmt.Errorf("the answer cannot be read: %w", err)
 	}
 	return out, nil
+}
+
+// agree is how long a node gets for a first answer.
+func (d *remoteDesk) agree(node string) time.Duration {
+	if d.dead != nil && d.dead(node) {
+		return deadLimit
+	}
+	return agreeLimit
 }
 
 // notAsked is the result of a node that certainly does nothing, because the question did not get through to it.

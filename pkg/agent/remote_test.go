@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -579,7 +578,7 @@ func FuzzRemoteQuestions(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Add([]byte(`{"command":{"argv":[]}}`))
 	def := &cluster.Definition{Name: "c", Nodes: []cluster.Node{{Name: "a"}}, FileCollections: []cluster.FileCollection{{Name: "fc", Files: []string{"/no/such/dir/f"}}}}
-	d := &remoteDesk{node: "a", life: "l", log: slog.New(slog.DiscardHandler), audit: func() *slog.Logger { return slog.New(slog.NewJSONHandler(io.Discard, nil)) },
+	d := &remoteDesk{node: "a", life: "l", log: slog.New(slog.DiscardHandler), audit: func() *slog.Logger { return slog.New(slog.DiscardHandler) },
 		definition: func() (*cluster.Definition, uint64) { return def, 1<<64 - 1 }, inside: executor.CheckDirectory, own: func() []string { return nil }}
 	d.init()
 	f.Fuzz(func(t *testing.T, b []byte) {

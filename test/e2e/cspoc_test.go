@@ -127,7 +127,7 @@ func TestOperationsOnAllNodes(t *testing.T) {
 		instance := w.instance(leader)
 		done := make(chan lab.Result, 1)
 		go func() {
-			r, err := w.Lab.Run(w.ctx(), from, "clcmd", "-n", "node1,node2,node3", "sh", "-c", "touch /ha/begun; sleep 5; echo over")
+			r, err := w.Lab.Run(w.ctx(), from, "clcmd", "-n", "node1,node2,node3", "sh", "-c", "touch /ha/begun; sleep 3; echo over")
 			if err != nil {
 				r.Stderr += err.Error()
 			}
