@@ -391,7 +391,10 @@ func factsOf(info fs.FileInfo, sum [sha256.Size]byte) fileFacts {
 	return f
 }
 
-// hereNow looks at this node's copy; what is not there has no digest. A copy of any size is read.
+// tooLarge stands for the digest of a copy that no collection could have sent: it is not read.
+const tooLarge = "larger than any collected file"
+
+// hereNow looks at this node's copy; what is not there has no digest.
 func hereNow(path string) (fileFacts, error) {
 	f, info, err := openCollected(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -402,8 +405,14 @@ func hereNow(path string) (fileFacts, error) {
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	n, err := io.Copy(h, io.LimitReader(f, cluster.MaxCollectionFile+1))
+	if err != nil {
 		return fileFacts{}, err
+	}
+	if n > cluster.MaxCollectionFile {
+		facts := factsOf(info, [sha256.Size]byte{})
+		facts.Digest = tooLarge
+		return facts, nil
 	}
 	return factsOf(info, [sha256.Size]byte(h.Sum(nil))), nil
 }
@@ -514,22 +523,28 @@ func (d *remoteDesk) replace(path string, q fileAsk, here fileFacts) (former str
 	return former, syncDirectory(filepath.Dir(path))
 }
 
+// maxBackup bounds a former copy, in bytes.
+const maxBackup = 64 << 20
+
 // backup copies the file to the directory of former copies, in place of what it had of it.
 func (d *remoteDesk) backup(path string) (string, error) {
 	if err := os.MkdirAll(d.backups, 0o700); err != nil {
 		return "", err
 	}
-	from, _, err := openCollected(path)
+	from, info, err := openCollected(path)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = from.Close() }()
+	if info.Size() > maxBackup {
+		return "", fmt.Errorf("it has %d bytes, and at most %d are kept: move it away yourself", info.Size(), maxBackup)
+	}
 	to := filepath.Join(d.backups, backupName(path))
 	f, err := os.CreateTemp(d.backups, ".new-*")
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(f, from)
+	_, err = io.Copy(f, io.LimitReader(from, maxBackup))
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), to)
 	}

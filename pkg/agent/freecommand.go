@@ -43,6 +43,8 @@ type commandAnswer struct {
 // A commandRun is a command on this node.
 type commandRun struct {
 	from   string
+	uid    int
+	argv   []string
 	done   chan struct{} // closed at its end
 	ended  time.Time     // under the desk's lock
 	result api.RemoteResult
@@ -152,8 +154,8 @@ func (d *remoteDesk) commandHere(ctx context.Context, from string, q commandAsk)
 		if run, why = d.beginCommand(from, path, q); run == nil {
 			return api.RemoteResult{State: api.RemoteRefused, Exit: -1, Detail: why}
 		}
-	} else if run.from != from {
-		return api.RemoteResult{State: api.RemoteRefused, Exit: -1, Detail: "another node has begun an operation under this id"}
+	} else if run.from != from || run.uid != q.Who.UID || !slices.Equal(run.argv, q.Command.Argv) {
+		return api.RemoteResult{State: api.RemoteRefused, Exit: -1, Detail: "another command was begun under this id, or by somebody else, or from another node; nothing was run"}
 	}
 	t := time.NewTimer(hangLimit)
 	defer t.Stop()
@@ -241,7 +243,7 @@ func (d *remoteDesk) beginCommand(from, path string, q commandAsk) (*commandRun,
 		}
 		delete(d.runs, id)
 	}
-	run := &commandRun{from: from, done: make(chan struct{})}
+	run := &commandRun{from: from, uid: q.Who.UID, argv: q.Command.Argv, done: make(chan struct{})}
 	d.runs[q.ID] = run
 	d.work(func() { d.runCommand(run, path, q) })
 	return run, ""

@@ -259,10 +259,14 @@ func TestCommandRunsOnce(t *testing.T) {
 		if _, err := w.all["a"].begin(boss, command("once", "/y")); api.CodeOf(err) != api.CodeConflict {
 			t.Errorf("another command under the same id: %v", err)
 		}
-		// from another node too: each node remembers the id
-		w.do("b", command("once", "/x"))
-		if len(w.runs["a"]) != 1 {
-			t.Error("it ran twice")
+		// from another node, or for somebody else, each node remembers the id, and shows nobody what it wrote
+		op = w.do("b", command("once", "/x"))
+		if len(w.runs["a"]) != 1 || states(&op) != "a=refused b=refused" || len(op.Nodes[0].Output) > 0 {
+			t.Errorf("%d times; %+v", len(w.runs["a"]), op.Nodes)
+		}
+		body, _ := json.Marshal(commandAsk{ID: command("once").ID, Who: api.Caller{User: "eve", UID: 7, Command: true}, Timeout: 5, Command: &api.FreeCommand{Argv: []string{"/x"}}})
+		if b, err := w.all["b"].serveCommand(t.Context(), "a", body); err != nil || !strings.Contains(string(b), `"refused"`) || strings.Contains(string(b), `"output"`) {
+			t.Errorf("%s, %v", b, err)
 		}
 	})
 }
@@ -511,6 +515,34 @@ func TestNotSent(t *testing.T) {
 				t.Errorf("%s: %+v", states(&op), op.Nodes)
 			}
 		})
+	}
+}
+
+// A copy that is larger than any collected file is replaced without being read, and kept; one that is too large to be kept stays.
+func TestLargeFormerCopy(t *testing.T) {
+	w := newDesks(t, "a", "b", "c")
+	w.files()
+	w.def.FileCollections = []cluster.FileCollection{{Name: "fc", Files: []string{"/etc/f"}, Source: "a"}}
+	w.write("a", "etc/f", "right", 0o644)
+	large := strings.Repeat("x", cluster.MaxCollectionFile+1)
+	w.write("b", "etc/f", large, 0o644)
+	w.write("c", "etc/f", "", 0o644)
+	if err := os.Truncate(filepath.Join(w.dirs["c"], "etc/f"), maxBackup+1); err != nil { // it has no blocks
+		t.Fatal(err)
+	}
+	op := w.do("a", collectionRequest("large", ""))
+	if states(&op) != "a=done b=done c=failed" || w.read("b", "etc/f") != "right" || !strings.Contains(op.Nodes[2].Detail, "move it away yourself") {
+		t.Errorf("%s %s", states(&op), op.Nodes[2].Detail)
+	}
+	kept, _ := filepath.Glob(filepath.Join(w.all["b"].backups, "*_etc_f"))
+	if len(kept) != 1 {
+		t.Fatalf("former copies: %v", kept)
+	}
+	if b, err := os.ReadFile(kept[0]); err != nil || string(b) != large {
+		t.Errorf("the former copy: %d bytes, %v", len(b), err)
+	}
+	if info, err := os.Stat(filepath.Join(w.dirs["c"], "etc/f")); err != nil || info.Size() != maxBackup+1 {
+		t.Errorf("%v, %v", info, err)
 	}
 }
 

@@ -33,6 +33,9 @@ func TestNodeCommand(t *testing.T) {
 		strings.Contains(got.errors, "\x1b") {
 		t.Errorf("%d %q %q", got.status, got.out, got.errors)
 	}
+	if l.call(t.Context(), Env{Name: "clcmd"}, "-n", "node1", "--", "-x", "--", "y"); !slices.Equal(asked.Command.Argv, []string{"-x", "--", "y"}) {
+		t.Errorf("%q", asked.Command.Argv)
+	}
 	for line, status := range map[string]int{"": ExitMissing, "-n": ExitMissing, "-t 0 ls": ExitIncorrect, "-t x ls": ExitIncorrect, "-t 3601 ls": ExitIncorrect, "-n , ls": ExitMissing,
 		"-q ls": ExitNotFound, "../ls": ExitIncorrect, "-i short ls": ExitIncorrect} {
 		asked = api.RemoteRequest{}

@@ -150,6 +150,10 @@ func (t *toolCall) showUsage(x tool) {
 func (t *toolCall) parse(x tool, args []string) error {
 	for i := 0; i < len(args); i++ {
 		a := args[i]
+		if a == "--" {
+			t.args = append(t.args, args[i+1:]...)
+			return nil
+		}
 		if len(a) < 2 || a[0] != '-' {
 			t.args = append(t.args, a)
 			if strings.HasSuffix(x.usage, "COMMAND ...") {
