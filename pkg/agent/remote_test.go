@@ -149,9 +149,12 @@ var boss = api.Caller{User: "root", UID: 0, Role: api.RoleAdmin, Command: true}
 
 func (w *desks) do(node string, r api.RemoteRequest) api.RemoteOperation {
 	w.t.Helper()
-	op, err := w.all[node].begin(boss, r)
+	w.mu.Lock()
+	d := w.all[node]
+	w.mu.Unlock()
+	op, err := d.begin(boss, r)
 	for err == nil && !op.Done {
-		op, err = w.all[node].follow(w.t.Context(), boss, op.ID, op.Version, time.Minute)
+		op, err = d.follow(w.t.Context(), boss, op.ID, op.Version, time.Minute)
 	}
 	if err != nil {
 		w.t.Fatal(err)
