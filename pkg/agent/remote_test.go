@@ -188,6 +188,7 @@ func TestCommandOnNodes(t *testing.T) {
 		}
 		hostile := []string{"/x", "$(id)", "; reboot", "a b", "'", "\n", "", "-n", "*"}
 		op := w.do("a", command("one", hostile...))
+		synctest.Wait() // the history is told after the end
 		if got := states(&op); got != "a=done b=unreachable c=refused d=failed" {
 			t.Fatal(got)
 		}
