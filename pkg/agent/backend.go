@@ -60,7 +60,7 @@ func (a *Agent) access() server.Access {
 		list          []string
 		users, groups *[]int
 	}{{a.opt.Node.Access.View, &acc.ViewUsers, &acc.ViewGroups}, {a.opt.Node.Access.Operate, &acc.OperateUsers, &acc.OperateGroups},
-		{a.opt.Node.Access.Admin, &acc.AdminUsers, &acc.AdminGroups}} {
+		{a.opt.Node.Access.Admin, &acc.AdminUsers, &acc.AdminGroups}, {a.opt.Node.Access.Command, &acc.CommandUsers, &acc.CommandGroups}} {
 		for _, who := range r.list {
 			if who == config.Everyone {
 				acc.EveryoneViews = true

@@ -239,7 +239,7 @@ func (d *eventDesk) end(ctx context.Context, o *occurrence, failed error) {
 	if failed != nil {
 		line = " EVENT FAILED: 1: " + o.words() + " 1 # " + bounded(oneLine(failed.Error()), maxLine)
 	}
-	d.write(stamp(now) + line + "\n" + summary(o, now))
+	d.write(stamp(now) + line + "\n" + eventSummary(o, now))
 	d.tell(ctx, *o, "complete", failed)
 }
 

@@ -30,8 +30,8 @@ func title(o *occurrence) string {
 	return o.name
 }
 
-// summary is PowerHA's block of an event: what was done, to what, by which script.
-func summary(o *occurrence, end time.Time) string {
+// eventSummary is PowerHA's block of an event: what was done, to what, by which script.
+func eventSummary(o *occurrence, end time.Time) string {
 	var b strings.Builder
 	b.WriteString("\n                        Holdfast Event Summary\n" + ruler)
 	fmt.Fprintf(&b, "Event: TE_%s\nStart time: %s\n\nEnd time: %s\n\n", strings.ToUpper(o.name), o.began.Format(time.ANSIC), end.Format(time.ANSIC))

@@ -105,6 +105,7 @@ type member struct {
 	front       *server.Server
 	notify      notifier
 	locks       lockDesk
+	remote      *remoteDesk
 	friends     atomic.Pointer[map[string][]string] // members' addresses as known before the log is
 
 	verifying sync.Mutex       // one verification at a time is asked for by this node
@@ -145,6 +146,7 @@ func newMember(a *Agent, id *identity.Identity) (*member, error) {
 	m.notify.init()
 	m.disk.init(m.clock.Now())
 	m.locks.init()
+	m.remote = newRemoteDesk(m)
 	m.local.Store(&local{})
 	m.friends.Store(&map[string][]string{})
 	m.fsm = newFSM(m.log, m.viewChanged, func(why string) { m.a.fail(errors.New(why)) })
@@ -235,6 +237,9 @@ func (m *member) answerCalls() {
 	m.links.Handle(rpcAudit, m.serveAudit)
 	m.links.Handle(rpcNetwork, m.serveNetwork)
 	m.links.Handle(rpcStanding, m.serveStanding)
+	m.links.Handle(rpcCommand, m.remote.serveCommand)
+	m.links.Handle(rpcReadFile, m.remote.serveReadFile)
+	m.links.Handle(rpcPutFile, m.remote.servePutFile)
 }
 
 func (m *member) openLog() error {
@@ -266,6 +271,7 @@ func (m *member) start(ctx context.Context) {
 	m.work.Go(func() { m.trimOutputs(ctx) })
 	m.work.Go(func() { m.keepMeasuring(ctx) })
 	m.work.Go(func() { m.keepVerifying(ctx) })
+	m.work.Go(func() { m.keepCollections(ctx) })
 	m.locks.ctx = ctx
 	m.work.Go(func() { m.keepLocks(ctx) })
 	go func() {
@@ -276,6 +282,7 @@ func (m *member) start(ctx context.Context) {
 
 // close ends this node's part without stopping any group: what runs here goes on, under the deadman's eye.
 func (m *member) close() {
+	m.remote.stop(errors.New("the daemon stops"))
 	if m.stop != nil {
 		m.closing.Store(true)
 		m.endVoter()

@@ -45,6 +45,7 @@ const (
 	PathLockTake   = "/v1/locks/acquire"    // POST LockTake -> LockTaken: answers when the lock is held, or when the wait is over
 	PathLockGive   = "/v1/locks/release"    // POST LockGive -> Reply
 	PathLockClose  = "/v1/locks/close"      // POST LockClose -> Reply
+	PathRemote     = "/v1/remote"           // POST RemoteRequest begins it, GET ?id=ID&since=VERSION&wait=SECONDS follows it -> RemoteOperation
 	PathAdmit      = "/v1/admit"            // POST Admit -> AdmitReply (a member admits a newcomer; the token is the credential)
 )
 
@@ -105,6 +106,9 @@ type Caller struct {
 	User string `json:"user"` // the name, or the numeric id if it has none
 	UID  int    `json:"uid"`  // -1 where there is none
 	Role Role   `json:"role"`
+	// Command says that the caller may run commands of its choice on the nodes, where the definition allows any (FREE_COMMANDS).
+	// No role includes it.
+	Command bool `json:"command,omitempty"`
 	// Node is the member that passed the command on; empty for a command given on this node. A backend never forwards a
 	// command that already came from a member.
 	Node string `json:"node,omitempty"`

@@ -191,12 +191,16 @@ func init() {
 			{class: "cluster", usage: "[NAME] [VERIFY=yes] [FIX=yes] [FORCE=yes]", names: namesOptional, run: syncCluster,
 				doc: "verify what is staged on all nodes and make it active, all of it in one log entry; refused when the verification finds an error " +
 					"(FORCE=yes goes on). Where nothing is staged: verify the active definition",
-				attrs: syncAttrs}}},
+				attrs: syncAttrs},
+			{class: "file_collection", usage: "[NAME[,NAME]] [SOURCE=node] [NODES=node,...]", names: namesListOpt, run: syncCollections, attrs: collectionAttrs,
+				doc: "bring the files of collections into step with the source's copy, on all their nodes; what was not done where is named"}}},
 		{name: "verify", aliases: []string{"ve"}, doc: "verify the definition", operations: []operation{
 			{class: "cluster", usage: "[NAME] [FIX=yes] [FILE=path] ...", names: namesOptional, run: verifyCluster,
 				doc:   "look at all nodes and judge (clmgr help checks lists the checks); fails if there is an error that nobody has waived. -v shows remarks too",
 				attrs: verifyAttrs},
-			{class: "method", usage: "NAME[,NAME]", names: namesList, run: verifyMethod, doc: "run these methods of your own on their nodes, and nothing else"}}},
+			{class: "method", usage: "NAME[,NAME]", names: namesList, run: verifyMethod, doc: "run these methods of your own on their nodes, and nothing else"},
+			{class: "file_collection", usage: "[NAME[,NAME]] [SOURCE=node] [NODES=node,...]", names: namesListOpt, run: verifyCollections, attrs: collectionAttrs,
+				doc: "compare the files of collections with the source's copy, on all their nodes; nothing is changed, and 1 says that something differs"}}},
 		{name: "view", aliases: []string{"vi", "cat"}, doc: "show a log", operations: []operation{
 			{class: "log", aliases: []string{"lo"}, usage: "[NAME]", names: namesOptional, run: viewLog, doc: "show one of this node's logs; without a name: which there are",
 				attrs: []argument{{"TAIL", "n", "the last n lines"}, {"HEAD", "n", "the first n lines"}, {"FILTER", "expression", "only lines that match"},

@@ -123,12 +123,6 @@ func clsnapshot(ctx context.Context, t *toolCall) error {
 	return t.clmgr(ctx, "query", "snapshot", name)
 }
 
-// noCommand answers clcmd and cl_nodecmd.
-func noCommand(_ context.Context, t *toolCall) error {
-	return fail(ExitFailed, "%s: not there yet: the nodes run a closed list of typed operations for each other, and no free commands. "+
-		"Use ssh for this one; nothing was run", t.name)
-}
-
 // lscluster is AIX's command, as far as this cluster has what it shows. What nobody measures is UNKNOWN.
 func lscluster(ctx context.Context, t *toolCall) error {
 	switch {

@@ -44,6 +44,8 @@ events:
   - {name: start_server, notify: /ha/tell, pre: [/ha/pre], post: [/ha/post], fail_on_error: true, recovery: /ha/recover, recovery_limit: 2}
 waivers:
   - {name: w1, check: V1801, reason: known}
+file_collections:
+  - {name: fc1, files: [/etc/hosts], source: node1}
 repositories:
   - {name: repo1, device: /dev/hdisk2}
 resource_groups:

@@ -28,7 +28,6 @@ var foreignClasses = []foreignWord{
 	{"site", []string{"st"}, "sites are not managed yet; a node's SITE says where it stands"},
 	{"interface", []string{"in", "if"}, "interfaces follow from the nodes' ADDRESSES; cllsif and clmgr query node show them"},
 	{"tape", []string{"tp"}, "tapes are no resource here"},
-	{"file_collection", []string{"fc"}, "file collections are not there yet"},
 	{"report", []string{"re"}, "cldisp, cldump, clshowres and clmgr -v query CLASS show what a report does"},
 	{"logical_volume", []string{"lv"}, "logical volumes are made with the system's own commands (mklv, lvcreate)"},
 	{"physical_volume", []string{"pv", "disk"}, "disks are listed by the system's own commands (lspv, lsblk)"},

@@ -56,8 +56,16 @@ var syncAttrs = []argument{
 	timeoutAttr,
 }
 
-// syncCluster verifies what is staged and makes it active. What is activated is what was verified: the version is named.
+// syncCluster makes what is staged active, and then brings the file collections into step that go with it.
 func syncCluster(ctx context.Context, s *session, t *target) error {
+	if err := syncDefinition(ctx, s, t); err != nil {
+		return err
+	}
+	return s.syncWithCluster(ctx)
+}
+
+// syncDefinition verifies what is staged and makes it active. What is activated is what was verified: the version is named.
+func syncDefinition(ctx context.Context, s *session, t *target) error {
 	verifyFirst, force, err := s.syncFlags()
 	if err != nil {
 		return err

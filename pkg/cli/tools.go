@@ -28,6 +28,10 @@ var tools map[string]tool
 
 func init() {
 	help := argument{"h", "", "the usage"}
+	const freeCommandDoc = "run a command on all nodes or some, with each node's output under its name; off unless the cluster allows it (FREE_COMMANDS)"
+	nodeCommandOptions := []argument{help, {"n", "node[,node]", "only these nodes"}, {"m", "node[,node]", "the same as -n"},
+		{"t", "seconds", "how long one node may take (default 300, at most 3600)"},
+		{"i", "id", "repeat or follow an operation: 16 to 64 letters, digits or '-'"}}
 	tools = map[string]tool{
 		"clrginfo": {usage: "clRGinfo [-h] [-v] [-s|-c] [-t] [-p] [-a] [-m] [-i] [group ...]", names: "resource_group", run: rginfo,
 			doc: "the state of resource groups on their nodes", options: []argument{help,
@@ -62,10 +66,10 @@ func init() {
 		"lscluster": {usage: "lscluster -m | -i | -d | -c | -s", run: lscluster, doc: "what AIX's command of that name shows of a cluster", options: []argument{help,
 			{"m", "", "the nodes"}, {"i", "", "the interfaces"}, {"d", "", "the disks: the repository volume"}, {"c", "", "the cluster"},
 			{"s", "", "counters of packets: refused, see /metrics"}}},
-		"clcmd": {usage: "clcmd COMMAND ...", doc: "a command on all nodes: refused, there is no free execution of commands", blind: true, run: noCommand,
-			options: []argument{help}},
-		"cl_nodecmd": {usage: "cl_nodecmd COMMAND ...", doc: "a command on all nodes: refused, there is no free execution of commands", blind: true, run: noCommand,
-			options: []argument{help}},
+		"clcmd": {usage: "clcmd [-n node[,node]] [-t seconds] [-i id] COMMAND ...", doc: freeCommandDoc, blind: true, run: nodeCommand,
+			options: nodeCommandOptions},
+		"cl_nodecmd": {usage: "cl_nodecmd [-n node[,node]] [-t seconds] [-i id] COMMAND ...", doc: freeCommandDoc, blind: true, run: nodeCommand,
+			options: nodeCommandOptions},
 	}
 	for name, x := range tools {
 		for _, o := range x.options {
@@ -146,9 +150,13 @@ func (t *toolCall) showUsage(x tool) {
 func (t *toolCall) parse(x tool, args []string) error {
 	for i := 0; i < len(args); i++ {
 		a := args[i]
+		if a == "--" {
+			t.args = append(t.args, args[i+1:]...)
+			return nil
+		}
 		if len(a) < 2 || a[0] != '-' {
 			t.args = append(t.args, a)
-			if x.names == "" && len(x.options) == 1 && strings.HasSuffix(x.usage, "COMMAND ...") {
+			if strings.HasSuffix(x.usage, "COMMAND ...") {
 				t.args = append(t.args, args[i+1:]...) // the options of another command
 				return nil
 			}

@@ -277,6 +277,21 @@ func (c *Client) CloseLocks(ctx context.Context, r api.LockClose) (api.Reply, er
 	return send[api.Reply](ctx, c, http.MethodPost, api.PathLockClose, r)
 }
 
+// BeginRemote begins an operation on several nodes; an empty id is filled.
+func (c *Client) BeginRemote(ctx context.Context, r api.RemoteRequest) (api.RemoteOperation, error) {
+	if r.ID == "" {
+		r.ID = NewID()
+	}
+	return send[api.RemoteOperation](ctx, c, http.MethodPost, api.PathRemote, r)
+}
+
+// Remote follows an operation on several nodes: it is read when it differs from version since, or after at most wait.
+func (c *Client) Remote(ctx context.Context, id string, since uint64, wait time.Duration) (api.RemoteOperation, error) {
+	wait = max(0, min(wait, api.MaxWait))
+	return getWithin[api.RemoteOperation](ctx, c, api.PathRemote, url.Values{"id": {id}, "since": {strconv.FormatUint(since, 10)},
+		"wait": {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)}}, wait+c.silence)
+}
+
 // CreateCluster founds a cluster on this node.
 func (c *Client) CreateCluster(ctx context.Context, cc api.CreateCluster) (api.CreateClusterReply, error) {
 	return send[api.CreateClusterReply](ctx, c, http.MethodPost, api.PathCluster, cc)

@@ -217,6 +217,36 @@ func seconds[T any](a Attribute, at func(*T) *time.Duration) field[T] {
 	}}
 }
 
+// minutes binds a time that is told in minutes, as PowerHA does. A time that is no whole number of them is shown and taken with its
+// unit, as 90s.
+func minutes[T any](a Attribute, least, most int, at func(*T) *time.Duration) field[T] {
+	a.Kind = KindInt
+	return field[T]{a, func(_ *Definition, o *T) string {
+		switch t := *at(o); {
+		case t == 0:
+			return ""
+		case t%time.Minute == 0:
+			return strconv.Itoa(int(t / time.Minute))
+		default:
+			return FormatDuration(t)
+		}
+	}, func(_ *Definition, o *T, v string) error {
+		if v == "" {
+			*at(o) = 0
+			return nil
+		}
+		if t, err := time.ParseDuration(v); err == nil && t > 0 {
+			*at(o) = t // its bounds are Validate's
+			return nil
+		}
+		n, err := parseInt(v, least, most)
+		if err == nil {
+			*at(o) = time.Duration(n) * time.Minute
+		}
+		return err
+	}}
+}
+
 func names[T any](a Attribute, at func(*T) *[]string) field[T] {
 	if a.Kind == "" {
 		a.Kind = KindNames

@@ -31,6 +31,7 @@ var classTable = []Class{
 	methodClass(),
 	eventClass(),
 	waiverClass(),
+	collectionClass(),
 	repositoryClass(),
 }
 
@@ -100,6 +101,10 @@ func clusterClass() Class {
 		enum(Attribute{Name: "CHANGES", Values: []string{ChangesLive, ChangesStaged}, Default: DefaultChanges,
 			Doc: "when add, modify and delete count: at once, or with the next clmgr sync cluster"},
 			func(d *Definition) *string { return &d.Settings.Changes }, nil),
+		boolean(Attribute{Name: "FREE_COMMANDS", Default: "false", Doc: "clcmd and cl_nodecmd may run commands on all nodes, for root and those of access.command in node.yaml"},
+			func(d *Definition) bool { return d.Settings.FreeCommands }, func(d *Definition, v bool) { d.Settings.FreeCommands = v }),
+		minutes(Attribute{Name: "FC_SYNC_INTERVAL", Default: "10", Doc: "how often file collections with SYNC_WHEN_CHANGED are compared, in minutes, 1 to 1440"}, 1, 1440,
+			settings(func(s *Settings) *time.Duration { return &s.CollectionInterval })),
 	)
 	fields = append(fields,
 		enum(Attribute{Name: "ACTION_PLAN", Values: []string{ActionPlanReboot, ActionPlanNoGroups, ActionPlanNoServices}, Default: ActionPlanReboot,
@@ -720,6 +725,22 @@ func waiverClass() Class {
 		text(Attribute{Name: "OBJECT", Doc: "of this object, as the finding shows it; none: of any"}, func(w *W) *string { return &w.Object }),
 		text(Attribute{Name: "REASON", Required: true, Doc: "why it is accepted"}, func(w *W) *string { return &w.Reason }),
 		text(Attribute{Name: "EXPIRES", Doc: "the last day on which it is, as 2027-01-31 (UTC); none: it does not end"}, func(w *W) *string { return &w.Expires }),
+	)
+}
+
+func collectionClass() Class {
+	type F = FileCollection
+	return newClass(Class{Name: "file_collection", Aliases: []string{"fc"}, Doc: "files that are to be the same on their nodes"},
+		func(d *Definition) *[]F { return &d.FileCollections }, func(f *F) *string { return &f.Name },
+		names(Attribute{Name: "FILES", Kind: KindList, Required: true, Doc: "absolute paths; each has at most 512 KiB"}, func(f *F) *[]string { return &f.Files }),
+		text(Attribute{Name: "DESCRIPTION", Doc: "what it is for"}, func(f *F) *string { return &f.Description }),
+		names(Attribute{Name: "NODES", Refers: "node", Doc: "where the files are the same; none: on all nodes"}, func(f *F) *[]string { return &f.Nodes }),
+		text(Attribute{Name: "SOURCE", Kind: KindName, Refers: "node", Doc: "the node whose copy wins; none: it is said with each sync file_collection"},
+			func(f *F) *string { return &f.Source }),
+		boolean(Attribute{Name: "SYNC_WITH_CLUSTER", Default: "false", Doc: "with each clmgr sync cluster; needs SOURCE"},
+			func(f *F) bool { return f.SyncWithCluster }, func(f *F, v bool) { f.SyncWithCluster = v }),
+		boolean(Attribute{Name: "SYNC_WHEN_CHANGED", Default: "false", Doc: "by itself, every FC_SYNC_INTERVAL; needs SOURCE"},
+			func(f *F) bool { return f.SyncWhenChanged }, func(f *F, v bool) { f.SyncWhenChanged = v }),
 	)
 }
 

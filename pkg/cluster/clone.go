@@ -79,6 +79,11 @@ func (d *Definition) Clone() *Definition {
 		c.Methods[i].Nodes = slices.Clone(c.Methods[i].Nodes)
 	}
 	c.Waivers = slices.Clone(d.Waivers)
+	c.FileCollections = slices.Clone(d.FileCollections)
+	for i := range c.FileCollections {
+		c.FileCollections[i].Files = slices.Clone(c.FileCollections[i].Files)
+		c.FileCollections[i].Nodes = slices.Clone(c.FileCollections[i].Nodes)
+	}
 	c.Settings.Timings = cloneMap(d.Settings.Timings)
 	return &c
 }

@@ -32,6 +32,7 @@ const (
 	DefaultVerificationInterval  = 10 * time.Minute
 	DefaultRepositoryLossTime    = time.Minute
 	DefaultChanges               = ChangesLive
+	DefaultCollectionInterval    = 10 * time.Minute
 )
 
 // The modes of a volume group.
@@ -95,6 +96,7 @@ func (d *Definition) Defaults() {
 	drop(&s.RepositoryLossTime, DefaultRepositoryLossTime)
 	drop(&s.Changes, DefaultChanges) // these are left empty: see verification.go
 	drop(&s.VerificationInterval, DefaultVerificationInterval)
+	drop(&s.CollectionInterval, DefaultCollectionInterval)
 	fill(&s.Profile, DefaultProfile)
 	fill(&s.DeadmanMode, DefaultDeadmanMode)
 	fill(&s.FailureWindow, DefaultFailureWindow)

@@ -24,6 +24,7 @@ type Definition struct {
 	Methods                []Method                `json:"methods,omitempty"`
 	Events                 []EventCommands         `json:"events,omitempty"`
 	Waivers                []Waiver                `json:"waivers,omitempty"`
+	FileCollections        []FileCollection        `json:"file_collections,omitempty"`
 	Settings               Settings                `json:"settings"`
 }
 
@@ -204,6 +205,21 @@ type Waiver struct {
 	Expires string `json:"expires,omitempty"`
 }
 
+// A FileCollection is a list of files that are to be the same on its nodes. Whose copy wins is said by the operator, and never
+// guessed from a time stamp: by Source, or with the command that brings the nodes into step.
+type FileCollection struct {
+	Name        string   `json:"name"`
+	Files       []string `json:"files"` // absolute paths
+	Description string   `json:"description,omitempty"`
+	Nodes       []string `json:"nodes,omitempty"` // empty: all
+	// Source is the node whose copy wins. What is done without an operator (the next two) needs it.
+	Source string `json:"source,omitempty"`
+	// SyncWithCluster: with each clmgr sync cluster. SyncWhenChanged: the cluster looks every CollectionInterval for a
+	// difference and removes it.
+	SyncWithCluster bool `json:"sync_with_cluster,omitempty"`
+	SyncWhenChanged bool `json:"sync_when_changed,omitempty"`
+}
+
 // Settings are the cluster-wide attributes.
 type Settings struct {
 	SettlingTime time.Duration `json:"settling_time,omitempty"` // for OFAN groups; default 0
@@ -241,6 +257,11 @@ type Settings struct {
 	// taken for lost; default 60 s. See repository.go.
 	NoRepositoryReplacement bool          `json:"no_repository_replacement,omitempty"`
 	RepositoryLossTime      time.Duration `json:"repository_loss_time,omitempty"`
+	// FreeCommands lets those who have the right to it (access.command of a node's own file) run commands of their choice on all
+	// nodes. Off by default.
+	FreeCommands bool `json:"free_commands,omitempty"`
+	// CollectionInterval is how often file collections that are to be kept in step by themselves are compared; default 10 min.
+	CollectionInterval time.Duration `json:"collection_interval,omitempty"`
 }
 
 // A Repository is a repository volume: one file on a file system that all nodes share, or one raw device that all see. The first of

@@ -81,7 +81,6 @@ var foreign = []Foreign{
 	{Scopes: []string{"cluster"}, Name: "CAA_PVM_WATCHDOG_TIMER", Why: "the deadman's backend is set in each node's own file"},
 	{Scopes: []string{"cluster"}, Name: "CRIT_DAEMON_RESTART_GRACE_PERIOD", Why: "the deadman bounds how long a daemon may be away, by PROFILE"},
 	{Scopes: []string{"cluster"}, Name: "SKIP_EVENT_PROCESSING_MANAGE_NODE", Taken: true, Values: []string{"true", "yes"}, Why: "a node that is managed again adopts what runs"},
-	{Scopes: []string{"cluster"}, Name: "FC_SYNC_INTERVAL", Taken: true, Why: "there are no file collections yet"},
 	{Scopes: []string{"cluster"}, Name: "RG_DIST_POLICY", Taken: true, Values: []string{"node"}, Why: "OUDP spreads groups over nodes"},
 	{Scopes: []string{"cluster"}, Name: "VERIFICATION_NODE", Taken: true, Why: "the leader verifies, whichever node that is"},
 	{Scopes: []string{"cluster"}, Name: "VERIFICATION_DEBUGGING", Taken: true, Why: "each report is in clverify.log"},

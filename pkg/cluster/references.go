@@ -73,6 +73,11 @@ func (d *Definition) references(visit func(reference)) {
 	for i := range d.Methods {
 		all("node", fmt.Sprintf("methods[%d].nodes", i), "method "+d.Methods[i].Name, d.Methods[i].Nodes)
 	}
+	for i := range d.FileCollections {
+		f, p := &d.FileCollections[i], fmt.Sprintf("file_collections[%d]", i)
+		all("node", p+".nodes", "file_collection "+f.Name, f.Nodes)
+		one("node", p+".source", "file_collection "+f.Name, &f.Source)
+	}
 	for i := range d.Waivers {
 		one("node", fmt.Sprintf("waivers[%d].node", i), "waiver "+d.Waivers[i].Name, &d.Waivers[i].Node)
 	}
@@ -138,6 +143,7 @@ func (d *Definition) forget(class, name string) {
 		// Without its node a waiver would hold for all of them, and a method run on all.
 		d.Waivers = slices.DeleteFunc(d.Waivers, func(w Waiver) bool { return w.Node == name })
 		d.Methods = slices.DeleteFunc(d.Methods, func(m Method) bool { return len(m.Nodes) == 1 && m.Nodes[0] == name })
+		d.forgetCollections(name)
 	}
 	d.references(func(r reference) {
 		if r.class == class && *r.name == name {
@@ -175,6 +181,9 @@ func (d *Definition) forget(class, name string) {
 	}
 	for i := range d.Methods {
 		compact(&d.Methods[i].Nodes)
+	}
+	for i := range d.FileCollections {
+		compact(&d.FileCollections[i].Nodes)
 	}
 	if class == "resource_group" {
 		for i := range d.Dependencies {

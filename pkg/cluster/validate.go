@@ -91,6 +91,7 @@ func (d *Definition) Validate() []Problem {
 	v.methods()
 	v.events()
 	v.waivers()
+	v.collections()
 	v.settings()
 	return v.problems
 }
@@ -133,6 +134,7 @@ func (v *validator) sizes() {
 	cut(v, &d.Methods, "methods", MaxObjects)
 	cut(v, &d.Events, "events", MaxObjects)
 	cut(v, &d.Waivers, "waivers", MaxObjects)
+	cut(v, &d.FileCollections, "file_collections", MaxCollections)
 	for i := range d.ResourceGroups {
 		g, p := &d.ResourceGroups[i], fmt.Sprintf("resource_groups[%d].", i)
 		cut(v, &g.Nodes, p+"nodes", MaxNodes)
@@ -229,6 +231,7 @@ func (v *validator) index() {
 		"method":                 indexOf(d.Methods, func(m *Method) string { return m.Name }),
 		"event_command":          indexOf(d.Events, func(e *EventCommands) string { return e.Name }),
 		"waiver":                 indexOf(d.Waivers, func(w *Waiver) string { return w.Name }),
+		"file_collection":        indexOf(d.FileCollections, func(f *FileCollection) string { return f.Name }),
 	}
 	v.usedBy = map[string]map[string]int{}
 }
@@ -266,6 +269,7 @@ func (v *validator) names() {
 	namesOf(v, "method", "methods", d.Methods, func(m *Method) string { return m.Name })
 	namesOf(v, "event_command", "events", d.Events, func(e *EventCommands) string { return e.Name })
 	namesOf(v, "waiver", "waivers", d.Waivers, func(w *Waiver) string { return w.Name })
+	namesOf(v, "file_collection", "file_collections", d.FileCollections, func(f *FileCollection) string { return f.Name })
 	for i, g := range d.ResourceGroups {
 		if n, ok := v.known["node"][g.Name]; ok && g.Name != "" {
 			v.add(fmt.Sprintf("resource_groups[%d].name", i), "a name of its own", "the name %s is that of nodes[%d]: a group and a node may not share one", g.Name, n)

@@ -370,6 +370,9 @@ func (v *validator) settings() {
 	if t := s.RepositoryLossTime; t != 0 && (t < 5*time.Second || t > 24*time.Hour) {
 		v.add("settings.repository_loss_time", "5s to 1d", "the time %v cannot be used", t)
 	}
+	if t := s.CollectionInterval; t != 0 && (t < 10*time.Second || t > 24*time.Hour) {
+		v.add("settings.collection_interval", "10s to 1d", "the time %v cannot be used", t)
+	}
 	v.inRange("settings.verification_hour", s.VerificationHour, 0, 23)
 	v.within("settings.failure_window", s.FailureWindow, 366*24*time.Hour)
 	v.within("settings.max_event_time", s.MaxEventTime, 7*24*time.Hour)

@@ -57,6 +57,9 @@ type Access struct {
 	View    []string `json:"view"`    // see everything but secrets; default everyone
 	Operate []string `json:"operate"` // move, start, stop, clear, verify; default %holdfast
 	Admin   []string `json:"admin"`   // change the cluster; default nobody but root
+	// Command lists who may run free commands on all nodes, where the cluster allows any; default nobody but root. It is a right of
+	// its own: no role includes it, and who has it views.
+	Command []string `json:"command"`
 }
 
 // Everyone stands in Access.View for all users.
@@ -205,7 +208,7 @@ func (n *Node) validate() []cluster.Problem {
 	for _, a := range []struct {
 		key  string
 		list []string
-	}{{"access.view", n.Access.View}, {"access.operate", n.Access.Operate}, {"access.admin", n.Access.Admin}} {
+	}{{"access.view", n.Access.View}, {"access.operate", n.Access.Operate}, {"access.admin", n.Access.Admin}, {"access.command", n.Access.Command}} {
 		for i, who := range a.list {
 			name := strings.TrimPrefix(who, "%")
 			if name == "" || len(name) > 64 || strings.ContainsAny(name, " \t:/,%") || who == Everyone && a.key != "access.view" {

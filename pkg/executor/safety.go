@@ -135,3 +135,23 @@ func describeMode(m os.FileMode) string {
 	}
 	return "of mode " + m.String()
 }
+
+// CheckDirectory says whether only root (or the user the daemon runs as) can change what lies in a directory: it and every
+// directory on the way to it, those behind symbolic links too, obey the rules of CheckScript. It returns the path without links.
+func CheckDirectory(path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("%w: %q is not an absolute path", ErrUnsafe, path)
+	}
+	final, err := checkPath(path)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Lstat(final)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnsafe, err)
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("%w: %s is not a directory", ErrUnsafe, final)
+	}
+	return final, nil
+}

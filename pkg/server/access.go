@@ -22,6 +22,9 @@ type Access struct {
 	ViewGroups    []int // group ids whose members view, and users who do
 	ViewUsers     []int
 	EveryoneViews bool
+	// CommandGroups and CommandUsers may run free commands, as root may. They view at least. No other role includes this.
+	CommandGroups []int
+	CommandUsers  []int
 }
 
 // credentials are a local caller's, from the kernel.
@@ -33,9 +36,9 @@ type credentials struct {
 // mode is the permission that the socket file needs for this access, and the group it is given to (-1: unchanged). The
 // credentials are checked on each connection all the same.
 func (a Access) mode() (os.FileMode, int) {
-	groups := slices.Concat(a.AdminGroups, a.OperateGroups, a.ViewGroups)
+	groups := slices.Concat(a.AdminGroups, a.OperateGroups, a.ViewGroups, a.CommandGroups)
 	switch {
-	case a.EveryoneViews || len(groups) > 1 || len(a.AdminUsers)+len(a.OperateUsers)+len(a.ViewUsers) > 0:
+	case a.EveryoneViews || len(groups) > 1 || len(a.AdminUsers)+len(a.OperateUsers)+len(a.ViewUsers)+len(a.CommandUsers) > 0:
 		return 0o666, -1
 	case len(groups) == 1:
 		return 0o660, groups[0]
@@ -52,10 +55,16 @@ func (a Access) role(c credentials) api.Role {
 		return api.RoleAdmin
 	case slices.Contains(a.OperateUsers, c.uid) || in(a.OperateGroups):
 		return api.RoleOperate
-	case a.EveryoneViews || slices.Contains(a.ViewUsers, c.uid) || in(a.ViewGroups):
+	case a.EveryoneViews || slices.Contains(a.ViewUsers, c.uid) || in(a.ViewGroups) || a.commands(c):
 		return api.RoleView
 	}
 	return api.RoleNone
+}
+
+// commands reports whether the caller may run free commands.
+func (a Access) commands(c credentials) bool {
+	return c.uid == 0 || c.uid == os.Geteuid() || slices.Contains(a.CommandUsers, c.uid) ||
+		slices.ContainsFunc(a.CommandGroups, func(g int) bool { return slices.Contains(c.groups, g) })
 }
 
 // caller is who stands at the other end of a unix socket.
@@ -68,7 +77,7 @@ func (a Access) caller(c net.Conn) (api.Caller, error) {
 	if err != nil {
 		return api.Caller{}, fmt.Errorf("read the caller's credentials: %w", err)
 	}
-	return api.Caller{User: userName(cred.uid), UID: cred.uid, Role: a.role(cred)}, nil
+	return api.Caller{User: userName(cred.uid), UID: cred.uid, Role: a.role(cred), Command: a.commands(cred)}, nil
 }
 
 func userName(uid int) string {

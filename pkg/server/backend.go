@@ -25,6 +25,16 @@ type Backend interface {
 	Snapshots
 	Auditor
 	Locker
+	Remoter
+}
+
+// A Remoter does operations on several nodes. The server has checked the caller's right to ask.
+type Remoter interface {
+	// BeginRemote begins the operation, or finds the one of that id, and returns at once. A caller that goes away does not end it.
+	BeginRemote(ctx context.Context, who api.Caller, r api.RemoteRequest) (api.RemoteOperation, error)
+	// Remote follows an operation of the caller's own (an administrator's: of anybody): it answers when it differs from version
+	// since, or wait is over.
+	Remote(ctx context.Context, who api.Caller, id string, since uint64, wait time.Duration) (api.RemoteOperation, error)
 }
 
 // A Locker has the cluster's locks. Sessions are of callers on this node; a session is its caller's own, and an administrator's.

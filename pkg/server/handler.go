@@ -67,6 +67,8 @@ func (s *Server) routes() []route {
 		{"POST " + api.PathLockTake, api.RoleOperate, api.MaxBody, false, (*call).lockTake},
 		{"POST " + api.PathLockGive, api.RoleOperate, api.MaxBody, false, (*call).lockGive},
 		{"POST " + api.PathLockClose, api.RoleOperate, api.MaxBody, false, (*call).lockClose},
+		{"POST " + api.PathRemote, api.RoleView, api.MaxBody, true, (*call).beginRemote},
+		{"GET " + api.PathRemote, api.RoleView, 0, false, (*call).remote},
 		{"POST " + api.PathAdmit, api.RoleNone, api.MaxBody, true, (*call).admit},
 	}
 }
@@ -141,6 +143,9 @@ func (s *Server) record(rt route, c *call, answer any, err error, took time.Dura
 		if index = r.Index; r.Refused != "" {
 			result, detail = "refused", r.Refused
 		}
+	}
+	if op, ok := answer.(api.RemoteOperation); ok && !op.Done {
+		result = "begun" // each node has its own record of the end
 	}
 	if err != nil {
 		result, detail = string(api.CodeOf(err)), err.Error()

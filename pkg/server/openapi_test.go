@@ -151,7 +151,7 @@ func TestDescriptionNoticesDifferences(t *testing.T) {
 // TestDescribedParametersAreThoseThatAreRead reads the source of each call.
 func TestDescribedParametersAreThoseThatAreRead(t *testing.T) {
 	read := map[string][]string{}
-	for _, file := range []string{"handler.go", "lock.go", "openapi.go"} {
+	for _, file := range []string{"handler.go", "lock.go", "openapi.go", "remote.go"} {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -264,6 +264,9 @@ func exchange(t *testing.T, doc *openapi3.T, base string, f filler, method, path
 			continue
 		}
 		v := map[string]string{"seconds": "0.01", "integer": "0", "string": "x"}[p.kind]
+		if p.name == "id" {
+			v = strings.Repeat("a", 16)
+		}
 		query += "&" + p.name + "=" + v
 	}
 	if query != "" && plain == path {
@@ -294,6 +297,11 @@ func askable(v any) {
 		r.ID = strings.Repeat("a", 16)
 	case *api.VerifyRequest:
 		r.YAML = ""
+	case *api.Recover:
+		r.ID, r.Lost = strings.Repeat("a", 16), []string{"y"}
+		r.Confirm = slices.Concat(r.Dead, r.Lost)
+	case *api.RemoteRequest:
+		r.ID, r.Command = strings.Repeat("a", 16), nil
 	}
 }
 
@@ -438,6 +446,15 @@ func (b *fullBackend) NewToken(context.Context, api.Caller, api.NewToken) (api.J
 }
 func (b *fullBackend) Join(context.Context, api.Caller, api.Join) (api.Reply, error) {
 	return made[api.Reply](b)
+}
+func (b *fullBackend) Recover(context.Context, api.Caller, api.Recover) (api.Reply, error) {
+	return made[api.Reply](b)
+}
+func (b *fullBackend) BeginRemote(context.Context, api.Caller, api.RemoteRequest) (api.RemoteOperation, error) {
+	return made[api.RemoteOperation](b)
+}
+func (b *fullBackend) Remote(context.Context, api.Caller, string, uint64, time.Duration) (api.RemoteOperation, error) {
+	return made[api.RemoteOperation](b)
 }
 func (b *fullBackend) Leave(context.Context, api.Caller) (api.Reply, error) {
 	return made[api.Reply](b)

@@ -57,6 +57,9 @@ func definitionNeeds(d *cluster.Definition) int {
 			return 4 // an older daemon would put it to use again
 		}
 	}
+	if len(d.FileCollections) > 0 || s.FreeCommands || s.CollectionInterval != 0 {
+		return 4
+	}
 	if len(d.VolumeGroups)+len(d.NFSExports)+len(d.Repositories) > 0 {
 		return 2
 	}

@@ -50,6 +50,12 @@ func TestTheOldestFormatThatCanSayIt(t *testing.T) {
 			d.Methods = []cluster.Method{{Name: "m", File: "/m"}}
 			d.Events = []cluster.EventCommands{{Name: "node_down", Notify: "/tell"}}
 		}, 4},
+		"a file collection": {func(d *cluster.Definition) {
+			d.FileCollections = []cluster.FileCollection{{Name: "f", Files: []string{"/f"}}}
+		}, 4},
+		"free commands":      {func(d *cluster.Definition) { d.Settings.FreeCommands = true }, 4},
+		"an interval":        {func(d *cluster.Definition) { d.Settings.CollectionInterval = time.Hour }, 4},
+		"the usual interval": {func(d *cluster.Definition) { d.Settings.CollectionInterval = cluster.DefaultCollectionInterval }, 1},
 		"fence levels": {func(d *cluster.Definition) {
 			d.FenceDevices = []cluster.FenceDevice{{Name: "f", Agent: "/f", Nodes: []string{"a"}, Levels: []int{1}}}
 		}, 2},

@@ -59,6 +59,7 @@ const (
 	EventLock                       = "lock"                // an operator took one, or a node's sessions ended with it
 	EventCertificate                = "certificate"         // a rotation begins, or a node uses its new one
 	EventGossipKey                  = "gossip_key"          // a step of its rotation
+	EventRemote                     = "cspoc"               // an operation on several nodes has ended
 	maxEvents                       = 1024
 	maxAppliedIDs                   = 512
 	maxOldBoots                     = 64

@@ -15,7 +15,7 @@ import (
 //	2  definitions with volume groups, exports, a repository, agents, methods, waivers, and settings of the verification and of staging; staged definitions
 //	3  locks and their sessions
 //	4  a repository volume that is lost, and the backup that takes its place; what becomes of a node that was taken for dead; commands around events;
-//	   numbers of certificates, their rotation and that of the gossip key
+//	   numbers of certificates, their rotation and that of the gossip key; file collections and free commands
 const Format = 4
 
 // A State is everything that the log has decided. It is a value that never changes once made: Apply returns a new one, which

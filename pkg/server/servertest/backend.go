@@ -26,11 +26,13 @@ type Backend struct {
 	OnCheck      func(api.DefinitionText) (api.CheckReport, error)
 	OnVerify     func(api.Caller, api.VerifyRequest) (api.VerifyReport, error)
 	OnAudit      func(limit int) (api.AuditList, error)
+	OnRemote     func(api.Caller, api.RemoteRequest) (api.RemoteOperation, error)
 	OnExplain    func(group, node string) (api.Explanation, error)
 	// OnWait hears of each long poll before it waits.
 	OnWait func(since uint64)
 
 	mu       sync.Mutex
+	remote   api.RemoteOperation
 	status   api.Status
 	changed  chan struct{}
 	yaml     string
@@ -290,6 +292,29 @@ func (b *Backend) Verify(_ context.Context, who api.Caller, r api.VerifyRequest)
 		return api.VerifyReport{Subject: "the active definition", Findings: []api.Finding{}}, nil
 	}
 	return b.OnVerify(who, r)
+}
+
+// BeginRemote asks the hook.
+func (b *Backend) BeginRemote(_ context.Context, who api.Caller, r api.RemoteRequest) (api.RemoteOperation, error) {
+	if b.OnRemote == nil {
+		return api.RemoteOperation{}, api.Errorf(api.CodeRefused, "free commands are off; nothing was run")
+	}
+	op, err := b.OnRemote(who, r)
+	op.ID = r.ID
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.remote = op
+	return op, err
+}
+
+// Remote returns what the hook began.
+func (b *Backend) Remote(_ context.Context, _ api.Caller, id string, _ uint64, _ time.Duration) (api.RemoteOperation, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.remote.ID != id {
+		return api.RemoteOperation{}, api.Errorf(api.CodeNotFound, "there is no operation %q", id)
+	}
+	return b.remote, nil
 }
 
 // Explain asks the hook.
