@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,8 +120,8 @@ func Processes() ([]string, error) {
 	return slices.DeleteFunc(names, func(n string) bool { _, err := strconv.Atoi(n); return err != nil }), nil
 }
 
-// marked lists the processes whose environment names an action with that prefix, and with that part in the rest. A process that is just ending has no
-// environment any more and is not listed.
+// marked lists the processes whose environment names an action with that prefix, and with that part in the rest. A process that is just
+// ending has no environment any more and is not listed.
 func marked(prefix, part string) ([]int, error) {
 	names, err := Processes()
 	if err != nil {
@@ -132,12 +134,45 @@ func marked(prefix, part string) ([]int, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		env, err := os.ReadFile("/proc/" + name + "/environ")
-		if err == nil && hasVariable(env, want, []byte(part)) {
+		if hasVariable(environment(pid), want, []byte(part)) {
 			out = append(out, pid)
 		}
 	}
 	return out, nil
+}
+
+// environment is what a process was executed with; empty when it is gone, or was given none. While the kernel executes a program the
+// process shows no environment, for the time of a few instructions, or of some tens of milliseconds on a busy machine: it would be taken
+// for nobody's, and what an application left running for stopped. So it is looked at again, for up to half a second.
+func environment(pid int) []byte {
+	for try := range 12 {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil || len(env) > 0 || !executes(pid) {
+			return env
+		}
+		if try >= 2 {
+			pause(context.Background(), time.Millisecond<<(try-2))
+		}
+	}
+	return nil
+}
+
+// executes reports whether a process may have an environment that it did not show: the kernel executes a program there just now, or has
+// done so since. The fields are those of proc(5), less 3: 9 flags, 50 and 51 where the environment begins and ends.
+func executes(pid int) bool {
+	const kernelThread = 0x00200000 // PF_KTHREAD of the kernel's include/linux/sched.h
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(f) < 49 || f[0] == "Z" || f[0] == "X" {
+		return false
+	}
+	if flags, err := strconv.ParseUint(f[6], 10, 64); err != nil || flags&kernelThread != 0 {
+		return false
+	}
+	return f[47] != f[48] || f[48] == "0" // else it has been given none
 }
 
 // hasVariable reports whether one of the environment's variables begins with want and has part in its rest.
