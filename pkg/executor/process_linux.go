@@ -145,10 +145,18 @@ func marked(prefix, part string) ([]int, error) {
 // process shows no environment, for the time of a few instructions, or of some tens of milliseconds on a busy machine: it would be taken
 // for nobody's, and what an application left running for stopped. So it is looked at again, for up to half a second.
 func environment(pid int) []byte {
+	none := 0
 	for try := range 12 {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err != nil || len(env) > 0 || !executes(pid) {
+		if err != nil || len(env) > 0 {
 			return env
+		}
+		may, empty := executes(pid)
+		if empty { // so it looks in the middle of an execution too, for a moment
+			none++
+		}
+		if !may || none > 4 {
+			return nil
 		}
 		if try >= 2 {
 			pause(context.Background(), time.Millisecond<<(try-2))
@@ -157,22 +165,23 @@ func environment(pid int) []byte {
 	return nil
 }
 
-// executes reports whether a process may have an environment that it did not show: the kernel executes a program there just now, or has
-// done so since. The fields are those of proc(5), less 3: 9 flags, 50 and 51 where the environment begins and ends.
-func executes(pid int) bool {
+// executes reports whether a process may have an environment that it did not show, because the kernel executes a program there just now,
+// or has done so since; empty, that what it has now is none. The fields are those of proc(5), less 3: 9 flags, 50 and 51 where the
+// environment begins and ends.
+func executes(pid int) (may, empty bool) {
 	const kernelThread = 0x00200000 // PF_KTHREAD of the kernel's include/linux/sched.h
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return false, false
 	}
 	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(f) < 49 || f[0] == "Z" || f[0] == "X" {
-		return false
+		return false, false
 	}
 	if flags, err := strconv.ParseUint(f[6], 10, 64); err != nil || flags&kernelThread != 0 {
-		return false
+		return false, false
 	}
-	return f[47] != f[48] || f[48] == "0" // else it has been given none
+	return true, f[47] == f[48] && f[48] != "0"
 }
 
 // hasVariable reports whether one of the environment's variables begins with want and has part in its rest.
