@@ -276,6 +276,19 @@ func (d *Detector) lostIf(n *node) lease.Instant {
 	return last
 }
 
+// ComesBack reports whether a node that the disk showed a while ago is heard over a network, and has not had the time yet to ask for its
+// lease: it writes to the volume more rarely as soon as it hears the others. Without this a node that was isolated would be lost in the
+// moment in which it is back, and be shot. It lasts no longer than Patience after the last heartbeat on the volume.
+func (d *Detector) ComesBack(name string, now lease.Instant) bool {
+	n := d.nodes[name]
+	return n != nil && d.comesBack(n, now)
+}
+
+func (d *Detector) comesBack(n *node, now lease.Instant) bool {
+	disk := n.heard[PathDisk]
+	return disk != 0 && now.Sub(disk) < d.p.Patience && now.Sub(n.last()) < d.p.Silence
+}
+
 func (d *Detector) verdict(n *node, now lease.Instant) State {
 	if !d.leading {
 		return d.hearsay(n, now)
@@ -286,7 +299,7 @@ func (d *Detector) verdict(n *node, now lease.Instant) State {
 	disk := n.heard[PathDisk]
 	diskFresh := disk != 0 && now.Sub(disk) < d.p.Silence
 	switch {
-	case now >= d.lostIf(n) && diskFresh:
+	case now >= d.lostIf(n) && (diskFresh || d.comesBack(n, now)):
 		return Isolated
 	case now >= d.lostIf(n):
 		return Lost

@@ -217,6 +217,50 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
+// A node that was isolated and is heard over a network again is not lost while it has not asked for its lease yet, though it writes to
+// the volume more rarely now. That ends with Patience after its last heartbeat there, and with Silence after it was last heard.
+func TestIsolatedComesBack(t *testing.T) {
+	p, _ := params(t, "default")
+	for _, heard := range []Path{PathPeer, PathRaft} {
+		for name, c := range map[string]struct {
+			asks, heardUntil, lost time.Duration
+		}{
+			"it asks":          {5 * time.Second, 5 * time.Second, 6 * time.Second},
+			"it goes again":    {0, 4 * time.Second, 5 * time.Second},
+			"it never asks":    {0, 20 * time.Second, 3*time.Second + p.Patience},
+			"it is not heard":  {0, 0, 4 * time.Second},
+			"heard for a blip": {0, 3600 * ms, 4750 * ms},
+		} {
+			l := newLoop(p, "n2")
+			l.lead("")
+			l.observe(at(0), "n2", PathLease)
+			for d := 200 * ms; d <= 20*time.Second; d += 200 * ms {
+				if d <= 3*time.Second {
+					l.observe(at(d), "n2", PathDisk)
+				} else if d <= c.heardUntil {
+					l.observe(at(d), "n2", heard)
+				}
+				if c.asks != 0 && d == c.asks {
+					l.observe(at(d), "n2", PathLease)
+				}
+			}
+			want := []string{"0s n2 unknown>alive", "600ms n2 alive>suspect", "1s n2 suspect>isolated"}
+			if c.heardUntil != 0 {
+				want = append(want, "3.2s n2 isolated>suspect", "3.6s n2 suspect>isolated") // Patience since it last asked
+			}
+			if c.asks != 0 {
+				want = append(want, "5s n2 isolated>alive", "5.6s n2 alive>suspect", "6s n2 suspect>lost")
+			} else {
+				want = append(want, c.lost.String()+" n2 isolated>lost")
+			}
+			l.until(at(20 * time.Second))
+			if fmt.Sprint(l.log) != fmt.Sprint(want) {
+				t.Errorf("%s, %s: %q, want %q", name, heard, l.log, want)
+			}
+		}
+	}
+}
+
 // The disk is no network: a node that only its disk heartbeat shows is silent for all who ask whether it can be talked to, and one that
 // does not lead calls nobody alive for it.
 func TestDiskIsNoNetwork(t *testing.T) {

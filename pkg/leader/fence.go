@@ -41,13 +41,14 @@ func (f *fencing) aim(levels [][]*cluster.FenceDevice, now lease.Instant) []clus
 }
 
 // HandsOver reports whether a silent node is to be left to hand its groups over by itself: its heartbeat on the repository volume goes on,
-// and it is granted by mail, or may still be. One that beats and takes no grants any more is given up when its lease ran out.
+// and it is granted by mail, or may still be. One that beats and takes no grants any more is given up when its lease ran out. So is one
+// left that has done so a moment ago and is heard over a network again: it is about to ask. A proof that is held back frees nothing.
 //
 // What is UNMANAGED is not among what it holds under a lease: such a node is left alone for as long as its heartbeat goes on. What is
 // managed again without the node's knowing (state.Instance.Outside) is, and nobody knows whether the node will ever hand it over; as no
 // proof but a strong one frees it, waiting while the node is granted costs nothing that the operator's word could not end.
 func (d *Duties) HandsOver(l Look, s lease.Subject) bool {
-	if !l.Detector.OnDisk(s.Node, l.Now) {
+	if !l.Detector.OnDisk(s.Node, l.Now) && !l.Detector.ComesBack(s.Node, l.Now) {
 		return false
 	}
 	if len(l.View.Holds(s.Node, s.Incarnation)) == 0 {

@@ -309,6 +309,11 @@ func TestIsolatedNodes(t *testing.T) {
 	w.s.Groups = nil // it has handed over
 	beat(func() bool { return w.now.Sub(granted) >= time.Minute })
 	look("")
+	for range 20 { // it is heard over the network again, and beats more rarely; it has not asked for its lease yet
+		w.det.Observe("n2", detector.PathRaft, w.now)
+		w.pass(100*time.Millisecond, "n3")
+		look("")
+	}
 	w.pass(5*time.Second, "n3") // and beats no more
 	look("proof")
 }
