@@ -44,7 +44,7 @@ func HoldMachine(node *config.Node) (release func(), err error) {
 	path := filepath.Join(node.StateDir, "daemon.lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock of this node's daemon: %w", err)
+		return nil, fmt.Errorf("the state directory %s cannot be written: open the lock of this node's daemon: %w", node.StateDir, err)
 	}
 	for begun := time.Now(); ; {
 		err := lockFile(f)
