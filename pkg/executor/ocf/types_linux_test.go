@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +44,13 @@ func (w typeWorld) counter(t *testing.T, name string) executor.Resource {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // some of the types here cannot stop
+		text, _ := os.ReadFile(filepath.Join(dir, "counter.pid"))
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(args), w.types) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
 	r := w.app(t, name)
 	r.Kind = executor.KindUser
 	r.App.Agent, r.App.Params = "user:counter", map[string]string{"directory": dir}
