@@ -78,3 +78,42 @@ func TestEpochsDoNotTalk(t *testing.T) {
 		}
 	})
 }
+
+// Whoever was left behind hears of the newer epoch also when it is no member there any more and its certificate is void: two such may have
+// a majority of the old configuration between them.
+func TestStrangersHearOfTheEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, fake.NewLAN(), "a", "b")
+		defer func() {
+			for _, p := range c.peers {
+				p.Close()
+			}
+			time.Sleep(time.Minute)
+		}()
+		var newer atomic.Uint64
+		c.peers["a"].Close()
+		c.start("a", func(cfg *Config) {
+			cfg.OnNewerEpoch = func(_ string, e uint64) { newer.Store(e) }
+		})
+		c.peers["b"].Close()
+		c.start("b", func(cfg *Config) {
+			all := cfg.Members
+			cfg.Members = func(n string) ([]string, bool) {
+				if n == "a" {
+					return nil, false
+				}
+				return all(n)
+			}
+			cfg.Floor = func(string) uint64 { return 1 << 40 }
+			cfg.Epoch = 3
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := c.peers["a"].Call(ctx, "b", "echo", nil); !errors.Is(err, ErrOtherEpoch) {
+			t.Errorf("a call of a stranger: %v", err)
+		}
+		if newer.Load() != 3 {
+			t.Errorf("the stranger was told of epoch %d", newer.Load())
+		}
+	})
+}
