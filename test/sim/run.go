@@ -184,7 +184,7 @@ func (w *world) heal() {
 			}
 		}
 		if !n.m.up {
-			w.after(time.Second, "boot", func() { w.boot(n) })
+			w.after(max(time.Second, n.m.quiet+time.Millisecond-w.now), "boot", func() { w.boot(n) })
 		}
 	}
 	w.after(12*time.Second, "repair", w.repair)

@@ -67,6 +67,10 @@ func TestSim(t *testing.T) {
 	t.Log(stats.text())
 }
 
+// notModelled are commands of what the model does not have: the repository volume and the rotation of keys, which test/cluster has with real
+// agents. They touch no instance, lease or vote.
+var notModelled = []string{"replace_volume", "renew_certs", "cert_in_use", "gossip_key"}
+
 // fullSteps is how long a run must be to be taken for a full one.
 const fullSteps = 250000
 
@@ -76,7 +80,7 @@ func (s *Stats) missing() []string {
 	forms := reflect.TypeFor[state.Command]()
 	for f := range forms.Fields() {
 		f := f
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.Type.Kind() == reflect.Pointer && s.Commands[name] == 0 {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.Type.Kind() == reflect.Pointer && s.Commands[name] == 0 && !slices.Contains(notModelled, name) {
 			out = append(out, "command "+name)
 		}
 	}

@@ -276,6 +276,7 @@ type machine struct {
 	units   map[string]*unit
 	why     string // how it ended
 	residue time.Duration
+	quiet   time.Duration // world time of its last side effect, once it has ended: no machine boots before
 	granted map[hold]bool // what grants listed that this machine's deadman has taken
 	lastReq lease.Instant // t_req of the newest of them
 }
@@ -384,7 +385,9 @@ func (m *machine) end(why string, residue time.Duration) {
 		m.n.resetWhy = ""
 	}
 	if residue > 0 {
-		w.after(m.until(m.clock().Add(residue)), "last side effect", m.silent)
+		left := m.until(m.clock().Add(residue))
+		m.quiet = w.now + left
+		w.after(left, "last side effect", m.silent)
 	} else {
 		m.silent()
 	}
