@@ -174,16 +174,7 @@ func TestTwoNodesReplaceVolume(t *testing.T) {
 					}
 				}
 				r.lost.Delete("/dev/repo") // it comes back
-				for _, v := range []string{"n1", "n2"} {
-					other := map[string]string{"n1": "n2", "n2": "n1"}[v]
-					r.await(time.Minute, "both reach the volume", func() bool { return r.voterWaits(v)() && r.voterWaits(other)() })
-					r.machines[v].crash()
-					r.await(20*time.Second, other+" serves everything", r.settledBut(v))
-					time.Sleep(bootTime)
-					r.machines[v].boot()
-					r.recover(time.Minute)
-					r.await(30*time.Second, "all vote", r.allVote)
-				}
+				r.eachSurvivesTheOther()
 			})
 		})
 	}
