@@ -44,6 +44,7 @@ type ownState struct {
 	groups    map[string]*groupState
 	probing   map[string]bool
 	reporting map[string]bool
+	caughtUp  bool // scheduler.LocalView's
 	recovered bool // the actions of an earlier agent are ended
 	started   lease.Instant
 

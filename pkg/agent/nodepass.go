@@ -36,6 +36,7 @@ func (m *member) nodePass(view *state.State, now lease.Instant) {
 	m.tendMemory(view)
 	m.tendWatches(view)
 	m.prepare(view)
+	n.caughtUp = n.caughtUp || scheduler.CaughtUp(view, n.grant)
 	for _, a := range scheduler.Local(view, m.name, n.grant, m.localView(now)) {
 		m.doLocal(view, a)
 	}
@@ -84,7 +85,7 @@ func (m *member) followTimeout(info deadman.Info) {
 func (m *member) localView(now lease.Instant) scheduler.LocalView {
 	n := &m.loop.node
 	v := scheduler.LocalView{BootID: m.bootID, Incarnation: n.incarnation, Armed: n.armed, Soft: n.softExpired(m, now),
-		Isolated: n.cutOffGrant(), Groups: map[string]scheduler.LocalGroup{}}
+		Isolated: n.cutOffGrant(), CaughtUp: n.caughtUp, Groups: map[string]scheduler.LocalGroup{}}
 	if n.armed {
 		v.Arming = n.arming
 		if n.grant != nil && n.listAt > n.armedAt {

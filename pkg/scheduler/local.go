@@ -24,6 +24,10 @@ type LocalView struct {
 	// Isolated: the newest grant came by the repository volume. The agent releases its groups in order, under grants that allow that
 	// much; nothing may start. Its own state may be old, and no grant says more of it: stopping is never wrong.
 	Isolated bool
+	// CaughtUp was true once since the agent's process began (the function). Before, the log of a daemon that was started again may be
+	// of before a group was managed again, and adopted here by the process before; to take that group for unmanaged and disarm would
+	// let the others prove by time, with the Armed fact of the adoption, that what runs here is gone.
+	CaughtUp bool
 	// Groups by name. A group that is missing has not been looked at: its zero value.
 	Groups map[string]LocalGroup
 }
@@ -429,7 +433,7 @@ func (l *localPlan) allStopped() bool {
 		inst, g := l.v.Instance(name, l.name), l.view.Groups[name]
 		mine := l.current && inst.Held && inst.Incarnation == l.view.Incarnation
 		switch {
-		case mine && inst.State == state.Unmanaged:
+		case mine && inst.State == state.Unmanaged && (g.Seen == SeenStopped || l.view.CaughtUp):
 			if g.Busy != Idle {
 				return false
 			}
@@ -440,6 +444,12 @@ func (l *localPlan) allStopped() bool {
 		}
 	}
 	return true
+}
+
+// CaughtUp reports whether the node's own state is as new as the grant, if there is one. Once it was, for a grant requested since the
+// agent's process began, the state is at least as new as what an earlier process of this node had acted on: see LocalView.CaughtUp.
+func CaughtUp(v *state.State, grant *lease.Grant) bool {
+	return grant != nil && v.Index >= grant.Applied
 }
 
 func (l *localPlan) anyHeld() bool {

@@ -20,7 +20,7 @@ type localWorld struct {
 }
 
 func newLocalWorld(t *testing.T) *localWorld {
-	w := &localWorld{t: t, s: state.New(), view: LocalView{BootID: "boot1", Incarnation: 1, Groups: map[string]LocalGroup{"a": {Seen: SeenStopped}, "b": {Seen: SeenStopped}}}}
+	w := &localWorld{t: t, s: state.New(), view: LocalView{BootID: "boot1", Incarnation: 1, CaughtUp: true, Groups: map[string]LocalGroup{"a": {Seen: SeenStopped}, "b": {Seen: SeenStopped}}}}
 	group := func(name string, nodes ...string) cluster.ResourceGroup {
 		return cluster.ResourceGroup{Name: name, Nodes: nodes, Startup: cluster.OnlineOnFirstAvailable, Fallover: cluster.FalloverToNextPriority, Fallback: cluster.NeverFallback}
 	}
@@ -274,6 +274,12 @@ func TestB2IsolatedLeavesWhatIsUnmanaged(t *testing.T) {
 	w.do(state.Command{UnmanageGroup: &state.UnmanageGroup{Group: "a"}})
 	w.view.Isolated = true
 	w.grant = &lease.Grant{Node: "n1", Incarnation: 1, Term: 2, Applied: w.s.Index + 10, Isolated: true, Hold: []lease.Held{{Group: "a", Generation: gen, Releasing: true}}}
+	w.view.CaughtUp = false // a daemon that was started again, and does not know what the one before has seen
+	w.set(LocalGroup{Seen: SeenRunning})
+	w.want()
+	w.set(LocalGroup{Seen: SeenStopped})
+	w.want("disarm")
+	w.view.CaughtUp = true
 	w.set(LocalGroup{Seen: SeenRunning})
 	w.want("disarm")
 	w.do(state.Command{ManageGroup: &state.ManageGroup{Group: "a"}})

@@ -61,6 +61,7 @@ type agent struct {
 	dm          *link
 	dmBusy      bool
 	armed       bool
+	caughtUp    bool
 	armedAt     lease.Instant
 	arming      string
 	armedWith   lease.Params
@@ -542,6 +543,7 @@ func (a *agent) nodePass(v *state.State, now lease.Instant) {
 	} else if a.incarnation == 0 || a.unknown {
 		a.beginIntroduction()
 	}
+	a.caughtUp = a.caughtUp || scheduler.CaughtUp(v, a.grant)
 	local := a.localView(now)
 	grant := a.grant
 	if b := a.w.bug; b != nil && b.Local != nil {
@@ -556,7 +558,7 @@ func (a *agent) nodePass(v *state.State, now lease.Instant) {
 }
 
 func (a *agent) localView(now lease.Instant) scheduler.LocalView {
-	v := scheduler.LocalView{BootID: a.m.bootID, Incarnation: a.incarnation, Armed: a.armed, Soft: a.softExpired(now),
+	v := scheduler.LocalView{BootID: a.m.bootID, Incarnation: a.incarnation, Armed: a.armed, Soft: a.softExpired(now), CaughtUp: a.caughtUp,
 		Groups: make(map[string]scheduler.LocalGroup, len(a.groups))}
 	if a.armed {
 		v.Arming = a.arming
